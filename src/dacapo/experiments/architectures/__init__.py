@@ -1,0 +1,10 @@
+"""Which network: configs that build a `torch.nn.Module` and know its shapes. No torch until one is built."""
+
+from dacapo.experiments.architectures.architecture import (
+    Architecture,
+    ArchitectureConfig,
+    DummyArchitectureConfig,
+)
+from dacapo.experiments.architectures.unet import CNNectomeUNetConfig
+
+__all__ = ["Architecture", "ArchitectureConfig", "CNNectomeUNetConfig", "DummyArchitectureConfig"]
