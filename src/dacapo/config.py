@@ -24,7 +24,7 @@ from pydantic import (
 )
 from pydantic_core import CoreSchema, PydanticCustomError, core_schema
 
-from dacapo.errors import ConfigError, UnknownTypeError, did_you_mean
+from dacapo.errors import ConfigError, did_you_mean
 from dacapo.geometry import Coordinate
 
 _registry: dict[str, type[Config]] = {}
@@ -185,7 +185,7 @@ def short_names(cls: type[Config]) -> list[str]:
 
 
 def find_type(cls: type[Config], tag: Any) -> type[Config]:
-    """The class below `cls` that `tag` names; UnknownTypeError with the nearest names if there is none."""
+    """The class below `cls` that `tag` names; ConfigError with the nearest names if there is none."""
 
     def fold(name: str) -> str:
         return name.lower().replace("_", "").replace("-", "")
@@ -194,7 +194,7 @@ def find_type(cls: type[Config], tag: Any) -> type[Config]:
         if fold(str(tag)) in (fold(candidate.__name__), fold(short_name(candidate)), fold(candidate.__name__.removesuffix("Config"))):
             return candidate
     kind = next((c.kind for c in cls.__mro__ if issubclass(c, Config) and is_family(c)), cls.kind)
-    raise UnknownTypeError(f"no {kind} is called {str(tag)!r}.{did_you_mean(str(tag), short_names(cls))}")
+    raise ConfigError(f"no {kind} is called {str(tag)!r}.{did_you_mean(str(tag), short_names(cls))}")
 
 
 def _plain(value: Any) -> Any:

@@ -2,13 +2,13 @@
 
     DacapoError
     ├── ConfigError (ValueError)            a configuration says something impossible
-    │   ├── UnknownTypeError                a `type` that nothing is registered under
     │   └── DuplicateNameError              a stored thing of that name has other content
     ├── GeometryError (ValueError)          grids, voxel sizes or regions that do not fit
     ├── ArrayError (ValueError)             a volume that cannot be used as asked
     │   ├── ArrayNotFoundError (FileNotFoundError)
     │   └── ArrayExistsError (FileExistsError)
     ├── DataError (ValueError)              voxels that cannot be learned from (NaN, no label, ...)
+    ├── OutOfOrderError (AssertionError, ValueError)  stats that go back in time; in experiments.stats
     ├── RunNotFoundError (KeyError)         no run of that name in the store
     ├── WeightsNotFoundError (FileNotFoundError)
     ├── StoreError (OSError)                the store could not be read or written
@@ -32,10 +32,6 @@ class DacapoError(Exception):
 
 class ConfigError(DacapoError, ValueError):
     """A configuration says something impossible."""
-
-
-class UnknownTypeError(ConfigError):
-    """A `type` that nothing is registered under."""
 
 
 class DuplicateNameError(ConfigError):

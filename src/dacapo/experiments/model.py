@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, suppress
 
 import torch
@@ -98,17 +98,15 @@ class Model(nn.Module):
             If the architecture cannot take it.
         """
         _require_coordinate("input_shape", input_shape)
-        self.architecture.check_input_shape(input_shape)
         features = self.architecture.output_shape_of(input_shape)
         with _evaluating(self), torch.no_grad():
             if features is None:
                 return _measure(self.chain, self.num_in_channels, input_shape)
-            channels = self.architecture.num_out_channels
-            probe = Coordinate(range(5, 5 + len(features)))
-            head_channels, kept = _measure(self.prediction_head, channels, probe, with_values=True)
-            if kept == probe:
-                return head_channels, features
-            return _measure(self.prediction_head, channels, features)
+            width = self.architecture.num_out_channels
+            channels = _channels_of_pointwise(self.prediction_head, width, len(features))
+            if channels is not None:
+                return channels, features
+            return _measure(self.prediction_head, width, features)
 
     @property
     def scale_factor(self) -> tuple[float, ...]:
@@ -134,23 +132,32 @@ def _require_coordinate(name: str, value: object) -> None:
         raise AssertionError(f"{name}: expected a Coordinate, got {type(value).__name__} {value!r}")
 
 
-def _measure(
-    module: nn.Module, channels: int, shape: Coordinate, with_values: bool = False
-) -> tuple[int, Coordinate]:
-    """Channels and shape that `module` gives; from tensors without values, unless it refuses those.
+def _channels_of_pointwise(head: nn.Module, channels: int, dims: int) -> int | None:
+    """The output channels of a head that keeps shapes, None for any other."""
+    x = _zeros_for(head, channels, range(5, 5 + dims))
+    with suppress(RuntimeError):  # too few voxels for its kernels, so it does not keep shapes
+        output = head(x)
+        return output.shape[1] if output.shape[2:] == x.shape[2:] else None
+    return None
 
-    The first of those loads a second's worth of Python, so small tensors are better off `with_values`.
+
+def _measure(module: nn.Module, channels: int, shape: Sequence[int]) -> tuple[int, Coordinate]:
+    """Channels and shape of the output, from tensors without values unless the module refuses those.
+
+    The first run without values loads about a second's worth of Python.
     """
-    like = next((p for p in module.parameters() if p.is_floating_point()), torch.zeros(()))
-    x = torch.empty((1, channels, *shape), dtype=like.dtype, device="meta")
-    output = None
-    if not with_values:
-        state = {**dict(module.named_parameters()), **dict(module.named_buffers())}
-        with suppress(RuntimeError):  # a module that needs values, or memory of its own
-            output = functional_call(module, {name: t.to("meta") for name, t in state.items()}, (x,))
-    if output is None:
-        output = module(torch.zeros_like(x, device=like.device))
+    state = {**dict(module.named_parameters()), **dict(module.named_buffers())}
+    empty = {name: tensor.to("meta") for name, tensor in state.items()}
+    try:
+        output = functional_call(module, empty, (_zeros_for(module, channels, shape, "meta"),))
+    except RuntimeError:  # it needs values, or has memory of its own
+        output = module(_zeros_for(module, channels, shape))
     return output.shape[1], Coordinate(output.shape[2:])
+
+
+def _zeros_for(module: nn.Module, channels: int, shape: Sequence[int], device: str | None = None) -> Tensor:
+    like = next((p for p in module.parameters() if p.is_floating_point()), torch.zeros(()))
+    return torch.zeros((1, channels, *shape), dtype=like.dtype, device=device or like.device)
 
 
 @contextmanager

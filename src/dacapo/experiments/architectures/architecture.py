@@ -80,6 +80,11 @@ class ArchitectureConfig(Config, ABC):
         """Size of an input voxel in output voxels, per axis: 2.0 where the output is twice as fine."""
         return (1.0,) * self.dims
 
+    @property
+    def peak_channels(self) -> int:
+        """Feature channels that are in memory at once, at full resolution, when the network is widest."""
+        return 2 * (self.num_in_channels + self.num_out_channels)
+
     def scale(self, voxel_size: Coordinate) -> Coordinate:
         """The voxel size of the output for an input of whole-numbered `voxel_size`, both in world units.
 

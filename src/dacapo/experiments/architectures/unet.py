@@ -157,6 +157,12 @@ class CNNectomeUNetConfig(ArchitectureConfig):
             for axis in range(self.dims)
         ]
 
+    @property
+    def peak_channels(self) -> int:
+        # At the top of the way up: the skip and the upsampled maps, both joined, and what they become.
+        deeper = self.num_fmaps * self.fmap_inc_factor if self.downsample_factors else 0
+        return 2 * (self.num_fmaps + deeper) + max(self.num_fmaps, self.fmaps_out)
+
     def check_input_shape(self, input_shape: Coordinate) -> None:
         self._trace(input_shape, "input_shape")
 

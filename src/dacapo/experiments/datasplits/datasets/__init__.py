@@ -1,0 +1,19 @@
+"""Datasets: raw, ground truth and mask that belong together."""
+
+from dacapo.experiments.datasplits.datasets.datasets import (
+    Dataset,
+    DatasetConfig,
+    DummyDataset,
+    DummyDatasetConfig,
+    RawGTDataset,
+    RawGTDatasetConfig,
+)
+
+__all__ = [
+    "Dataset",
+    "DatasetConfig",
+    "DummyDataset",
+    "DummyDatasetConfig",
+    "RawGTDataset",
+    "RawGTDatasetConfig",
+]

@@ -1,0 +1,230 @@
+"""Datasets: raw, ground truth and mask that belong together, and whether they do.
+
+May import `arrays` (through its array configs) and `config`.
+"""
+
+from __future__ import annotations
+
+from abc import abstractmethod
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, ClassVar
+
+import numpy as np
+from pydantic import Field
+
+from dacapo.config import Config
+from dacapo.errors import DacapoError, DataError, GeometryError
+from dacapo.experiments.datasplits.datasets.arrays import ArrayConfig, DummyArrayConfig
+from dacapo.geometry import Coordinate, Roi
+
+if TYPE_CHECKING:
+    from dacapo.arrays import Array
+
+
+class Dataset:
+    """Raw with ground truth (`gt`) and mask where there are some; all lazy.
+
+    `raw` is float32 or on its way there: integers are scaled to [0, 1] by the range of their type.
+    `mask` is 0 where the ground truth says nothing. `gt` voxels that equal `unlabelled` count as masked.
+    """
+
+    def __init__(
+        self,
+        name: str,
+        raw: Array,
+        gt: Array | None = None,
+        mask: Array | None = None,
+        *,
+        weight: float = 1,
+        sample_points: list[Coordinate] | None = None,
+        unlabelled: int | None = None,
+    ) -> None:
+        self.name = name
+        self.raw = as_raw(raw)
+        self.gt = gt
+        self.mask = mask
+        self.weight = weight
+        self.sample_points = sample_points
+        self.unlabelled = unlabelled
+
+    def __eq__(self, other: object) -> bool:
+        return isinstance(other, Dataset) and self.name == other.name
+
+    def __hash__(self) -> int:
+        return hash(self.name)
+
+    def __str__(self) -> str:
+        return f"ds_{self.name.replace('/', '_')}"
+
+    __repr__ = __str__
+
+    @property
+    def num_raw_channels(self) -> int:
+        return int(np.prod(self.raw.shape[: self.raw.channel_dims], dtype=int))
+
+    def read_raw(self, roi: Roi, pad: str | None = "reflect") -> np.ndarray:
+        """Raw of `roi` (voxels of raw; may stick out: mirrored) as float32 (C, *spatial)."""
+        data = self.raw.read(roi, pad=pad)
+        return np.ascontiguousarray(data.reshape(-1, *roi.shape), dtype=np.float32)
+
+    def read_valid(self, roi: Roi) -> np.ndarray:
+        """Where the ground truth of `roi` (voxels of gt) says something: bool, spatial shape."""
+        assert self.gt is not None
+        inside = roi.intersect(self.gt.roi)
+        valid = np.zeros(tuple(roi.shape), bool)
+        if inside.empty:
+            return valid
+        part = tuple(slice(a - o, b - o) for a, b, o in zip(inside.begin, inside.end, roi.begin, strict=True))
+        known = np.ones(tuple(inside.shape), bool)
+        if self.mask is not None:
+            shift = self.mask.grid.shift(self.gt.grid)
+            known &= self.mask.read(inside + shift, pad="zero").reshape(-1, *inside.shape).max(0) > 0
+        if self.unlabelled is not None:
+            labels = self.gt.read(inside).reshape(-1, *inside.shape)
+            known &= (labels != self.unlabelled).any(0)
+        valid[part] = known
+        return valid
+
+    def check(self) -> None:
+        """Whether the parts fit and there is something to learn; each problem is one clear line."""
+        if self.gt is None:
+            return
+        raw, gt = self.raw, self.gt
+        if raw.grid.dims != gt.grid.dims:
+            raise GeometryError(
+                f"{self.name}: raw has axes {list(raw.grid.axes)}, gt {list(gt.grid.axes)}: give both the same spatial axes"
+            )
+        try:
+            gt.grid.ratio(raw.grid)
+        except GeometryError:
+            raise GeometryError(
+                f"{self.name}: voxel size {_sizes(gt)} of gt and {_sizes(raw)} of raw are no integer ratio of each other. "
+                f"Give the pyramid level that matches, or the right voxel_size."
+            ) from None
+        covered = raw.grid.convert(raw.roi, gt.grid).intersect(gt.roi)
+        if covered.empty:
+            raise GeometryError(
+                f"{self.name}: raw ({_extent(raw)}) and gt ({_extent(gt)}) do not overlap: check their offsets"
+            )
+        if self.mask is not None:
+            if any(abs(a - b) > 1e-3 * b for a, b in zip(self.mask.voxel_size, gt.voxel_size, strict=False)):
+                raise GeometryError(f"{self.name}: mask has voxel size {_sizes(self.mask)}, gt {_sizes(gt)}: give both the same")
+            if not self.read_valid(gt.roi).any():
+                raise DataError(f"{self.name}: the mask leaves no voxel of gt")
+
+    def check_voxels(self) -> None:
+        """Read the volume once, slab by slab: NaN in raw and ground truth without a label are errors."""
+        for roi in _slabs(self.raw):
+            if not np.isfinite(self.raw.read(roi)).all():
+                raise DataError(
+                    f"{self.name}: raw ({self.raw.path or 'array'}) has NaN or infinite voxels in slices "
+                    f"{roi.begin[0]}-{roi.end[0]}: replace or mask them in the file"
+                )
+        if self.gt is None:
+            return
+        for roi in _slabs(self.gt):
+            labels = self.gt.read(roi).reshape(-1, *roi.shape)
+            if ((labels > 0) & self.read_valid(roi)).any():
+                return
+        raise DataError(
+            f"{self.name}: gt ({self.gt.path or 'array'}) has not a single labelled voxel"
+            + (" inside the mask" if self.mask is not None else "")
+        )
+
+
+def as_raw(array: Array) -> Array:
+    """Integers scaled to [0, 1] by the range of their type, floats as they are: the one scale of raw."""
+    if np.issubdtype(array.dtype, np.integer):
+        top = np.float32(np.iinfo(array.dtype).max)
+        return array.map(lambda x: x.astype(np.float32) / top, np.float32)
+    return array
+
+
+def _slabs(array: Array, slices: int = 32) -> list[Roi]:
+    depth, rest = array.spatial_shape[0], tuple(array.spatial_shape[1:])
+    zeros = (0,) * len(rest)
+    return [Roi((z, *zeros), (min(slices, depth - z), *rest)) for z in range(0, depth, slices)]
+
+
+def _sizes(array: Array) -> str:
+    return f"({', '.join(f'{v:g}' for v in array.voxel_size)}) {array.units}"
+
+
+def _extent(array: Array) -> str:
+    ends = (o + n * v for o, n, v in zip(array.offset, array.spatial_shape, array.voxel_size, strict=True))
+    return ", ".join(f"{o:g}..{e:g}" for o, e in zip(array.offset, ends, strict=True)) + f" {array.units}"
+
+
+class DatasetConfig(Config):
+    """A dataset, opened by `dataset()`."""
+
+    kind: ClassVar[str] = "dataset"
+    default_type: ClassVar[str | None] = "RawGTDatasetConfig"
+    name: str = ""
+    weight: float = Field(default=1, gt=0)
+    """How often this dataset is sampled, relative to the others."""
+
+    @abstractmethod
+    def dataset(self, name: str = "") -> Dataset:
+        """Open the arrays; `name` stands in where the config has none."""
+
+    def dataset_type(self, config: DatasetConfig | None = None) -> Dataset:
+        """Upstream's spelling of `dataset()`."""
+        return (config or self).dataset()
+
+    @abstractmethod
+    def relative_to(self, folder: Path) -> DatasetConfig:
+        """The same config with relative file names resolved against `folder`."""
+
+
+class RawGTDatasetConfig(DatasetConfig):
+    """Raw, ground truth, and a mask that is 0 where the ground truth says nothing."""
+
+    raw_config: ArrayConfig
+    """Intensities. Integers are scaled to [0, 1] by the range of their type."""
+    gt_config: ArrayConfig | None = None
+    """Labels; 0 is background unless `unlabelled` says otherwise."""
+    mask_config: ArrayConfig | None = None
+    """0 = ignore, in target, loss, sampling and scores."""
+    sample_points: tuple[tuple[float, ...], ...] | None = None
+    """World positions (nm) around which training samples are taken."""
+    unlabelled: int | None = None
+    """Ground truth voxels of this id are not annotated: ignored like mask 0."""
+
+    def dataset(self, name: str = "") -> Dataset:
+        name = self.name or name
+        arrays: dict[str, Any] = {}
+        for part in ("raw", "gt", "mask"):
+            config: ArrayConfig | None = getattr(self, f"{part}_config")
+            try:
+                arrays[part] = config.array() if config is not None else None
+            except DacapoError as error:
+                raise type(error)(f"{name}.{part}: {error}") from None
+        points = None
+        if self.sample_points is not None:
+            grid = (arrays["gt"] or arrays["raw"]).grid
+            points = [
+                Coordinate(int((p - o) // v) for p, o, v in zip(point, grid.offset, grid.voxel_size, strict=True))
+                for point in self.sample_points
+            ]
+        return RawGTDataset(name, **arrays, weight=self.weight, sample_points=points, unlabelled=self.unlabelled)
+
+    def relative_to(self, folder: Path) -> RawGTDatasetConfig:
+        parts = {f"{p}_config": getattr(self, f"{p}_config") for p in ("raw", "gt", "mask")}
+        return self.model_copy(update={k: c.relative_to(folder) for k, c in parts.items() if c is not None})
+
+
+class DummyDatasetConfig(DatasetConfig):
+    """Only raw, of zeros."""
+
+    raw_config: ArrayConfig = DummyArrayConfig(name="dummy_array")
+
+    def dataset(self, name: str = "") -> Dataset:
+        return DummyDataset(self.name or name, self.raw_config.array(), weight=self.weight)
+
+    def relative_to(self, folder: Path) -> DummyDatasetConfig:
+        return self
+
+
+RawGTDataset = Dataset
+DummyDataset = Dataset

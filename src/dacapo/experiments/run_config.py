@@ -1,0 +1,348 @@
+"""A run: what data, which task, which architecture, how to train; and its state while it runs.
+
+May import everything below `experiments`; stores come as arguments.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator
+from contextlib import AbstractContextManager, nullcontext
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, ClassVar, Literal, NamedTuple
+
+from pydantic import Field, model_validator
+
+from dacapo.config import Config
+from dacapo.errors import ConfigError
+from dacapo.experiments.architectures import ArchitectureConfig
+from dacapo.experiments.datasplits import DataSplit, DataSplitConfig
+from dacapo.experiments.scores import ValidationIterationScores, ValidationScores
+from dacapo.experiments.starts import StartConfig
+from dacapo.experiments.stats import TrainingStats
+from dacapo.experiments.tasks import Task, TaskConfig
+from dacapo.experiments.tasks.post_processors import PostProcessorParameters
+from dacapo.experiments.trainers import GunpowderTrainerConfig, TrainerConfig
+
+if TYPE_CHECKING:
+    import torch
+
+    from dacapo.experiments.model import Model
+
+
+class Best(NamedTuple):
+    """The winner of a criterion on a validation dataset."""
+
+    dataset: str
+    criterion: str
+    iteration: int
+    parameters: PostProcessorParameters
+    score: float
+
+
+@dataclass
+class Weights:
+    """Parameters of a run at an iteration, and the optimiser's state."""
+
+    model: dict[str, Any]
+    optimizer: dict[str, Any] | None = None
+
+
+class RunConfig(Config):
+    """An experiment. The same config always trains the same network on the same machine.
+
+    Examples
+    --------
+    >>> run = RunConfig.from_yaml('''
+    ... name: tiny
+    ... architecture: {type: cnnectome_unet, input_shape: [16, 16, 16], fmaps_in: 1, fmaps_out: 4, num_fmaps: 4,
+    ...                fmap_inc_factor: 2, downsample_factors: [[2, 2, 2]], padding: same}
+    ... task: {type: affinities, neighborhood: [[1, 0, 0], [0, 1, 0], [0, 0, 1]]}
+    ... ''')
+    >>> run.model.num_out_channels
+    3
+    """
+
+    tagged: ClassVar[bool] = False
+
+    task_config: TaskConfig | None = None
+    """What to learn, and how it is judged."""
+    architecture_config: ArchitectureConfig
+    """Which network."""
+    trainer_config: TrainerConfig = GunpowderTrainerConfig()
+    """How training samples are made."""
+    datasplit_config: DataSplitConfig | None = None
+    """What data."""
+    name: str = ""
+    """The run's name in the store."""
+    repetition: int = Field(default=0, ge=0)
+    """Runs that differ in this alone start from other random numbers."""
+    num_iterations: int = Field(default=100_000, ge=1)
+    """How many batches to train on."""
+    validation_interval: int = Field(default=1000, ge=1)
+    """Validate, and keep the weights, every so many iterations and at the end."""
+    start_config: StartConfig | None = None
+    """Weights to begin with."""
+    batch_size: int = Field(default=1, ge=1)
+    """Samples per iteration."""
+    num_workers: int = Field(default=0, ge=0)
+    """Processes that make samples beside the one that trains; the samples are the same for any number."""
+    snapshot_interval: int | None = Field(default=None, ge=1)
+    """Keep a batch with its prediction every so many iterations."""
+    learning_rate: float = Field(default=1e-3, gt=0)
+    """The highest learning rate of the schedule."""
+    warmup_iterations: int = Field(default=100, ge=0)
+    """The learning rate rises linearly over this many iterations."""
+    learning_rate_decay: Literal["cosine", "none"] = "cosine"
+    """"cosine" lets the learning rate fall to a hundredth at the end."""
+    precision: Literal["auto", "float32", "bfloat16"] = "auto"
+    """Arithmetic of the network; "auto" takes bfloat16 where the hardware has it."""
+    seed: int = Field(default=0, ge=0)
+    """All random numbers of the run follow from this and the repetition."""
+
+    @model_validator(mode="after")
+    def _fits_together(self) -> RunConfig:
+        task = self.task
+        if task is None:
+            return self
+        dims = self.architecture_config.dims
+        neighborhood = getattr(task.predictor, "neighborhood", None)
+        if neighborhood and neighborhood[0].dims != dims:
+            raise ValueError(
+                f"task.neighborhood has offsets of {neighborhood[0].dims} components, the architecture {dims} axes"
+            )
+        return self
+
+    def __str__(self) -> str:
+        return self.name or "unnamed run"
+
+    # What the config describes, made when first asked for.
+
+    @property
+    def task(self) -> Task | None:
+        return self._task
+
+    @cached_property
+    def _task(self) -> Task | None:
+        return self.task_config.task() if self.task_config else None
+
+    @property
+    def architecture(self) -> ArchitectureConfig:
+        return self.architecture_config
+
+    @property
+    def trainer(self) -> TrainerConfig:
+        return self.trainer_config
+
+    @cached_property
+    def datasplit(self) -> DataSplit:
+        if self.datasplit_config is None:
+            raise ConfigError(f"{self}: no datasplit is given")
+        return self.datasplit_config.datasplit()
+
+    @cached_property
+    def model(self) -> Model:
+        import torch
+
+        from dacapo.experiments.model import Model
+
+        with torch.random.fork_rng(devices=[]):
+            torch.manual_seed(self.random_seed)
+            if self.task is None:
+                return Model(self.architecture_config, torch.nn.Identity())
+            return self.task.create_model(self.architecture_config)
+
+    @cached_property
+    def optimizer(self) -> torch.optim.Optimizer:
+        import torch
+
+        return torch.optim.RAdam(self.model.parameters(), lr=self.learning_rate, decoupled_weight_decay=True)
+
+    @cached_property
+    def training_stats(self) -> TrainingStats:
+        return TrainingStats()
+
+    @cached_property
+    def validation_scores(self) -> ValidationScores:
+        """Scores of each validation so far, over datasets, parameters and criteria."""
+        if self.task is None:
+            raise ConfigError(f"{self}: no task is given, so there is nothing to validate")
+        return ValidationScores(list(self.task.parameters), self.datasplit.validate, self.task.evaluation_scores)
+
+    @property
+    def random_seed(self) -> int:
+        return self.seed * 10_007 + self.repetition
+
+    @property
+    def train_until(self) -> int:
+        return self.num_iterations
+
+    # Training.
+
+    def check(self) -> None:
+        """Whether data, task and network fit, before any time is spent; each problem is one clear line."""
+        split, network = self.datasplit, self.architecture_config
+        for dataset in (*split.train, *split.validate):
+            if dataset.num_raw_channels != network.num_in_channels:
+                raise ConfigError(
+                    f"{dataset.name}: raw has {dataset.num_raw_channels} channels, the architecture takes "
+                    f"{network.num_in_channels} (fmaps_in)"
+                )
+            if dataset.raw.spatial_dims != network.dims:
+                raise ConfigError(
+                    f"{dataset.name}: raw has axes {list(dataset.raw.grid.axes)}, the architecture {network.dims} axes"
+                )
+            if dataset.gt is None:
+                raise ConfigError(f"{dataset.name}: no gt is given")
+            dataset.check()
+            self._check_gt(dataset)
+        split.check()
+
+    def _check_gt(self, dataset: Any) -> None:
+        made = dataset.raw.grid.scaled([1 / f for f in self.architecture_config.scale_factor])
+        if any(r != 1 for r in dataset.gt.grid.ratio(made)):
+            raise ConfigError(
+                f"{dataset.name}: gt has voxel size {dataset.gt.voxel_size} {dataset.gt.units}, the network predicts "
+                f"{made.voxel_size} from raw of {dataset.raw.voxel_size}: give the gt level that matches, or change "
+                f"upsample_factors"
+            )
+        channels = math.prod(dataset.gt.shape[: dataset.gt.channel_dims])
+        wanted = getattr(self.task_config, "channels", None)
+        allowed = {1, len(wanted)} if wanted else {1}
+        if channels not in allowed:
+            names = f"the task has {len(wanted)} ({', '.join(wanted)})" if wanted else "the task takes labels without channels"
+            raise ConfigError(f"{dataset.name}: gt has {channels} channels, {names}")
+
+    def data_loader(self, start: int = 0, stop: int | None = None) -> Iterator[dict[str, torch.Tensor]]:
+        """Batches of iterations `start` to `stop`; the same whatever came before."""
+        from dacapo.experiments.trainers.sampling import batches
+
+        samples = self.trainer_config.samples(
+            self.datasplit_config,
+            self.model.input_shape,
+            self.model.output_shape,
+            self.task.predictor if self.task else None,
+            scale_factor=self.architecture_config.scale_factor,
+            seed=self.random_seed,
+            opened=self.datasplit.train,
+        )
+        return batches(samples, self.batch_size, start, stop or self.num_iterations, self.num_workers)
+
+    def learning_rate_at(self, iteration: int) -> float:
+        """A function of the iteration alone, so that a resumed run has the rate of an undisturbed one."""
+        rate = self.learning_rate * min(1.0, (iteration + 1) / max(1, self.warmup_iterations))
+        if self.learning_rate_decay == "cosine":
+            done = max(0, iteration - self.warmup_iterations) / max(1, self.num_iterations - self.warmup_iterations)
+            rate *= 0.01 + 0.99 * 0.5 * (1 + math.cos(math.pi * min(1.0, done)))
+        return rate
+
+    def to(self, device: torch.device) -> None:
+        """Move the model, in the memory format that convolutions are fastest in."""
+        self.model.to(device, memory_format=self.memory_format)
+
+    @property
+    def memory_format(self) -> torch.memory_format:
+        import torch
+
+        return torch.channels_last_3d if self.architecture_config.dims == 3 else torch.channels_last
+
+    def autocast(self, device: torch.device) -> AbstractContextManager[Any]:
+        import torch
+
+        if self.precision == "float32" or (self.precision == "auto" and not has_bfloat16(device)):
+            return nullcontext()
+        return torch.autocast(device.type, torch.bfloat16)
+
+    def train_step(self, iteration: int, batch: dict[str, torch.Tensor], device: torch.device) -> tuple[torch.Tensor, Any]:
+        """One step of the optimiser. Returns the loss (on the device, not waited for) and the prediction."""
+        assert self.task is not None
+        for group in self.optimizer.param_groups:
+            group["lr"] = self.learning_rate_at(iteration)
+        raw = batch["raw"].to(device, memory_format=self.memory_format, non_blocking=True)
+        target, weight = (batch[k].to(device, non_blocking=True) for k in ("target", "weight"))
+        self.optimizer.zero_grad(set_to_none=True)
+        with self.autocast(device):
+            prediction = self.model(raw)
+        loss = self.task.loss.compute(prediction.float(), target, weight)
+        loss.backward()
+        self.optimizer.step()
+        return loss.detach(), prediction.detach()
+
+    # State, from and to stores.
+
+    def weights(self) -> Weights:
+        """What a checkpoint holds: the next step depends on nothing else but the config."""
+        return Weights(self.model.state_dict(), self.optimizer.state_dict())
+
+    def load_weights(self, weights: Weights, *, with_optimizer: bool = True) -> None:
+        """Continue from `weights`; ConfigError names what does not fit."""
+        try:
+            self.model.load_state_dict(weights.model)
+        except RuntimeError as error:
+            reason = " ".join(str(error).split())
+            raise ConfigError(f"{self}: these weights are of another network: {reason[:300]}") from None
+        if with_optimizer and weights.optimizer is not None:
+            self.optimizer.load_state_dict(weights.optimizer)
+
+    def resume_from(self, stats: TrainingStats, scores: list[ValidationIterationScores], latest: int) -> None:
+        """Take over what a store has of this run, up to the iteration whose weights it has."""
+        self.training_stats.iteration_stats[:] = stats.iteration_stats
+        self.training_stats.delete_after(latest)
+        self.validation_scores.scores[:] = scores
+        self.validation_scores.delete_after(latest + 1)
+
+    def best(self, criterion: str | None = None, dataset: str | None = None) -> Best:
+        """The best iteration and parameters of a criterion (by its own direction), on one validation dataset.
+
+        Parameters
+        ----------
+        criterion : str, optional
+            The evaluator's main one if left out.
+        dataset : str, optional
+            Name of a validation dataset; the first if left out.
+
+        Raises
+        ------
+        ConfigError
+            If there are no scores, or no such criterion or dataset.
+        """
+        scores = self.validation_scores
+        if self.task is None or not scores.scores:
+            raise ConfigError(f"{self}: nothing was validated yet: run `dacapo validate {self}` or train on")
+        names = [d.name for d in scores.datasets]
+        criterion = criterion or self.task.evaluator.main_criterion
+        dataset = dataset or names[0]
+        if criterion not in scores.criteria or dataset not in names:
+            raise ConfigError(
+                f"{self}: no scores of {criterion!r} on {dataset!r}: there are criteria {scores.criteria} and "
+                f"datasets {names}"
+            )
+        column = scores.to_xarray().sel(datasets=dataset, criteria=criterion)
+        by_iteration, values = scores.get_best(column, "parameters")
+        iteration, value = scores.get_best(values, "iterations")
+        if math.isnan(float(value)):
+            raise ConfigError(f"{self}: {criterion} on {dataset} was undefined (NaN) at every validation")
+        winner = by_iteration.sel(iterations=int(iteration)).item()
+        return Best(dataset, criterion, int(iteration), winner, float(value))
+
+    def relative_to(self, folder: Path) -> RunConfig:
+        """The same run with relative file names resolved against `folder`."""
+        if self.datasplit_config is None:
+            return self
+        return RunConfig.from_dict(self.to_dict() | {"datasplit_config": self.datasplit_config.relative_to(folder)})
+
+
+def has_bfloat16(device: torch.device) -> bool:
+    """Whether bfloat16 is fast there: emulated, it is many times slower than float32."""
+    import torch
+
+    if device.type == "cuda":
+        return torch.cuda.is_bf16_supported(including_emulation=False)
+    return device.type == "cpu" and bool(torch.cpu._is_avx512_bf16_supported())
+
+
+def Run(config: RunConfig) -> RunConfig:
+    """Upstream's spelling: the config is the run."""
+    return config

@@ -1,0 +1,12 @@
+"""What to learn: tasks of a predictor, a loss, a post-processor and an evaluator."""
+
+from dacapo.experiments.tasks.tasks import (
+    AffinitiesTask,
+    AffinitiesTaskConfig,
+    DistanceTask,
+    DistanceTaskConfig,
+    Task,
+    TaskConfig,
+)
+
+__all__ = ["AffinitiesTask", "AffinitiesTaskConfig", "DistanceTask", "DistanceTaskConfig", "Task", "TaskConfig"]

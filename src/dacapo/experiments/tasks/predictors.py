@@ -1,0 +1,241 @@
+"""Predictors: what the network learns to predict, and how much each voxel counts.
+
+A predictor makes the model's head, turns ground truth into a target and a weight, and says which
+values its predictions take. May import `arrays`, `ops`, `model`.
+"""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from dacapo.geometry import Coordinate, Grid
+
+if TYPE_CHECKING:
+    import torch
+
+    from dacapo.arrays import Array
+    from dacapo.experiments.architectures.architecture import Architecture
+    from dacapo.experiments.model import Model
+
+
+class Predictor(ABC):
+    """What a network predicts.
+
+    `make_target` works on plain arrays and is what the trainer calls; `create_target` and
+    `create_weight` do the same on `Array`s, in the documented two steps.
+    """
+
+    value_range: tuple[float, float] = (0.0, 1.0)
+    """The lowest and highest value of a prediction, which uint8 storage maps to 0 and 255."""
+
+    @property
+    @abstractmethod
+    def channels(self) -> list[str]:
+        """Name of each predicted channel."""
+
+    @abstractmethod
+    def create_model(self, architecture: Architecture) -> Model:
+        """The architecture with the head that this predictor needs."""
+
+    @abstractmethod
+    def make_target(self, gt: np.ndarray, valid: np.ndarray, grid: Grid) -> tuple[np.ndarray, np.ndarray]:
+        """Target and weight of one crop.
+
+        Parameters
+        ----------
+        gt : integers ([C,] *spatial)
+            Ground truth of the crop with `context` around it.
+        valid : bool (*spatial)
+            False where the ground truth says nothing: weight 0 there, whatever the label.
+        grid : Grid
+            Voxel grid of `gt`.
+
+        Returns
+        -------
+        target, weight : float32 (channels, *spatial)
+            Of the whole crop, context included: the caller cuts it off.
+        """
+
+    def context(self, grid: Grid) -> tuple[Coordinate, Coordinate]:
+        """Voxels of ground truth needed (below, above) a crop for a target that is right up to its border."""
+        zeros = Coordinate((0,) * grid.dims)
+        return zeros, zeros
+
+    def create_target(self, gt: Array) -> Array:
+        from dacapo.arrays import from_numpy
+
+        labels = gt.read()
+        valid = np.ones(labels.shape[-gt.spatial_dims :], bool)
+        return from_numpy(self.make_target(labels, valid, gt.grid)[0], gt.grid, axis_names=("c^", *gt.grid.axes))
+
+    def create_weight(
+        self, gt: Array, target: Array, mask: Array | None = None, moving_class_counts: Any = None
+    ) -> tuple[Array, Any]:
+        """Weights of a crop alone: a sample never depends on those before it, so no counts move."""
+        from dacapo.arrays import from_numpy
+
+        labels = gt.read()
+        shape = labels.shape[-gt.spatial_dims :]
+        valid = np.ones(shape, bool) if mask is None else mask.read().reshape(-1, *shape).max(0) > 0
+        weight = self.make_target(labels, valid, gt.grid)[1]
+        return from_numpy(weight, gt.grid, axis_names=("c^", *gt.grid.axes)), moving_class_counts
+
+
+def conv_head(architecture: Architecture, channels: int) -> torch.nn.Module:
+    """A 1x1(x1) convolution from the architecture's features to `channels`."""
+    import torch
+
+    conv = {2: torch.nn.Conv2d, 3: torch.nn.Conv3d}[architecture.dims]
+    return conv(architecture.num_out_channels, channels, kernel_size=1)
+
+
+class AffinitiesPredictor(Predictor):
+    """For each offset of the neighborhood: do the two voxels belong to the same object?
+
+    Channel i at voxel p is 1 where gt[p] == gt[p + neighborhood[i]] and both are objects. With `lsds`,
+    local shape descriptors (Sheridan et al., Nature Methods 2023) follow as auxiliary channels.
+    """
+
+    def __init__(
+        self,
+        neighborhood: Sequence[Sequence[int]],
+        lsds: bool = False,
+        num_voxels: int = 10,
+        downsample_lsds: int = 1,
+        affs_weight_clipmin: float = 0.05,
+        affs_weight_clipmax: float = 0.95,
+        lsd_weight_clipmin: float = 0.05,
+        lsd_weight_clipmax: float = 0.95,
+        background_as_object: bool = False,
+        balance: bool = True,
+    ) -> None:
+        self.neighborhood = [Coordinate(offset) for offset in neighborhood]
+        self.lsds = lsds
+        self.num_lsd_voxels = num_voxels
+        self.downsample_lsds = downsample_lsds
+        self.affs_clip = (affs_weight_clipmin, affs_weight_clipmax)
+        self.lsd_clip = (lsd_weight_clipmin, lsd_weight_clipmax)
+        self.background_as_object = background_as_object
+        self.balance = balance
+
+    @property
+    def dims(self) -> int:
+        return self.neighborhood[0].dims
+
+    @property
+    def num_lsds(self) -> int:
+        return {2: 6, 3: 10}[self.dims] if self.lsds else 0
+
+    @property
+    def channels(self) -> list[str]:
+        names = [f"aff_{'.'.join(str(v) for v in offset)}" for offset in self.neighborhood]
+        return names + [f"lsd_{i}" for i in range(self.num_lsds)]
+
+    def create_model(self, architecture: Architecture) -> Model:
+        import torch
+
+        from dacapo.experiments.model import Model
+
+        head = conv_head(architecture, len(self.neighborhood) + self.num_lsds)
+        return Model(architecture, head, eval_activation=torch.nn.Sigmoid())
+
+    def context(self, grid: Grid) -> tuple[Coordinate, Coordinate]:
+        below = [max(0, *(-n[d] for n in self.neighborhood)) for d in range(self.dims)]
+        above = [max(0, *(n[d] for n in self.neighborhood)) for d in range(self.dims)]
+        if self.lsds:
+            reach = [int(np.ceil(3 * s / v)) for s, v in zip(self.lsd_sigma(grid), grid.voxel_size, strict=True)]
+            below = [max(a, b) for a, b in zip(below, reach, strict=True)]
+            above = [max(a, b) for a, b in zip(above, reach, strict=True)]
+        return Coordinate(below), Coordinate(above)
+
+    def lsd_sigma(self, grid: Grid) -> tuple[float, ...]:
+        """Standard deviation (world units) of the window that descriptors look through."""
+        return (max(grid.voxel_size) * self.num_lsd_voxels,) * grid.dims
+
+    def make_target(self, gt: np.ndarray, valid: np.ndarray, grid: Grid) -> tuple[np.ndarray, np.ndarray]:
+        from dacapo.ops.affinities import affinities, balance_weights
+
+        labels = gt.reshape(gt.shape[-grid.dims :])
+        affs, known = affinities(
+            labels, self.neighborhood, background_as_object=self.background_as_object, mask=valid
+        )
+        low, high = self.affs_clip
+        weight = balance_weights(affs, known, clipmin=low, clipmax=high) if self.balance else known.astype(np.float32)
+        target = affs.astype(np.float32)
+        if not self.lsds:
+            return target, weight
+        from dacapo.ops.lsd import local_shape_descriptors
+
+        described = local_shape_descriptors(
+            np.where(valid, labels, 0), self.lsd_sigma(grid), grid.voxel_size, downsample=self.downsample_lsds
+        )
+        inside = (labels > 0)[None]
+        low, high = self.lsd_clip
+        lsd_weight = balance_weights(inside, valid[None], clipmin=low, clipmax=high)
+        lsd_weight = np.broadcast_to(lsd_weight, described.shape)
+        return np.concatenate([target, described]), np.concatenate([weight, lsd_weight])
+
+
+class DistancePredictor(Predictor):
+    """Signed distance to the nearest boundary, squashed: tanh(distance / scale_factor), positive inside.
+
+    One channel per class. Ground truth is either labels (every class sees `label > 0`) or one binary
+    or label channel per class.
+    """
+
+    value_range = (-1.0, 1.0)
+    threshold = 0.8
+    epsilon = 0.05
+
+    def __init__(
+        self,
+        channels: Sequence[str],
+        scale_factor: float,
+        mask_distances: bool = True,
+        clipmin: float = 0.05,
+        clipmax: float = 0.95,
+    ) -> None:
+        self._channels = list(channels)
+        self.scale_factor = float(scale_factor)
+        self.mask_distances = mask_distances
+        self.clip = (clipmin, clipmax)
+
+    @property
+    def channels(self) -> list[str]:
+        return list(self._channels)
+
+    def create_model(self, architecture: Architecture) -> Model:
+        from dacapo.experiments.model import Model
+
+        return Model(architecture, conv_head(architecture, len(self._channels)))
+
+    def context(self, grid: Grid) -> tuple[Coordinate, Coordinate]:
+        """As far as the squashed distance still changes: tanh saturates at about two scales."""
+        reach = Coordinate(int(np.ceil(2 * self.scale_factor / v)) for v in grid.voxel_size)
+        return reach, reach
+
+    def make_target(self, gt: np.ndarray, valid: np.ndarray, grid: Grid) -> tuple[np.ndarray, np.ndarray]:
+        from dacapo.ops.affinities import balance_weights
+        from dacapo.ops.distances import signed_distance
+
+        labels = gt.reshape(-1, *gt.shape[-grid.dims :])
+        if len(labels) == 1 and len(self._channels) > 1:
+            labels = np.broadcast_to(labels, (len(self._channels), *labels.shape[1:]))
+        target = np.stack([signed_distance(channel, grid.voxel_size) for channel in labels])
+        target = np.tanh(target / np.float32(self.scale_factor), dtype=np.float32)
+        known = np.broadcast_to(valid, target.shape)
+        if self.mask_distances:
+            known = known & self._trusted(target, valid, grid)
+        low, high = self.clip
+        return target, balance_weights(labels > 0, known, clipmin=low, clipmax=high)
+
+    def _trusted(self, target: np.ndarray, valid: np.ndarray, grid: Grid) -> np.ndarray:
+        """Where no boundary beyond what is known could make the distance smaller than it is said to be."""
+        from dacapo.ops.distances import border_distance
+
+        border = np.tanh(border_distance(valid, grid.voxel_size) / np.float32(self.scale_factor))
+        return np.clip(np.abs(target) + self.epsilon, 0, self.threshold) < border

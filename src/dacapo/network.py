@@ -1,0 +1,195 @@
+"""A trained network as a function of a region of a volume, without a seam.
+
+`Tiles` cuts a region into tiles whose every voxel has seen all that the network can see of its
+surroundings (mirrored beyond the volume), so the result does not depend on how it was cut. `Network`
+runs them. May import `experiments`, `arrays`; torch inside functions.
+"""
+
+from __future__ import annotations
+
+import itertools
+import math
+from collections.abc import Iterator
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from dacapo.errors import ConfigError
+from dacapo.geometry import Coordinate, Grid, Roi
+
+if TYPE_CHECKING:
+    import torch
+
+    from dacapo.arrays import Array
+    from dacapo.experiments.architectures import ArchitectureConfig
+    from dacapo.experiments.run_config import RunConfig
+
+MEMORY_BUDGET = 2**30
+"""Bytes of activations that a tile may take on a CPU."""
+
+
+BATCH_SIZE = 2
+"""Tiles at once. On a CPU torch sends single small samples down a path that is several times slower."""
+
+
+class Tiles:
+    """How an architecture covers a region: the input shape of a tile, and the part of its output that is exact.
+
+    A tile's exact part is what is left when the receptive context is cut off the input on every side; its
+    corners lie on multiples of the stride, counted from the volume's corner.
+    """
+
+    def __init__(self, architecture: ArchitectureConfig, region: Coordinate, bytes_per_voxel: int, budget: int) -> None:
+        self.architecture = architecture
+        self.scale = tuple(int(f) for f in architecture.scale_factor)
+        self.stride = self._in_output(architecture.stride)
+        self.offset = self._in_output(architecture.receptive_context())
+        fixed = any(architecture.eval_shape_increase)
+        if fixed:
+            self._take(architecture.input_shape + architecture.eval_shape_increase)
+            if min(self.shape) < 1:
+                raise ConfigError(f"{architecture.name}: with eval_shape_increase no voxel sees its whole context")
+            return
+        wanted = self._rounded(region)
+        self._take(self._input_for(wanted))
+        while math.prod(self.input_shape) * bytes_per_voxel > budget:
+            axis = max(range(len(wanted)), key=lambda d: wanted[d] / self.stride[d])
+            if wanted[axis] <= self.stride[axis]:
+                return  # the smallest there is: let it try
+            smaller = list(wanted)
+            smaller[axis] -= self.stride[axis]
+            wanted = Coordinate(smaller)
+            self._take(self._input_for(wanted))
+
+    def _in_output(self, voxels: Coordinate) -> Coordinate:
+        return Coordinate(v * f for v, f in zip(voxels, self.scale, strict=True))
+
+    def _rounded(self, shape: Coordinate) -> Coordinate:
+        return Coordinate(-(-s // m) * m for s, m in zip(shape, self.stride, strict=True))
+
+    def _input_for(self, exact: Coordinate) -> Coordinate:
+        context = self.architecture.receptive_context()
+        least = Coordinate(-(-e // f) + 2 * c for e, f, c in zip(exact, self.scale, context, strict=True))
+        return self.architecture.next_input_shape(least)
+
+    def _take(self, input_shape: Coordinate) -> None:
+        self.input_shape = input_shape
+        exact = (n - 2 * o for n, o in zip(self._in_output(input_shape), self.offset, strict=True))
+        self.shape = Coordinate(e // m * m for e, m in zip(exact, self.stride, strict=True))
+
+    def cover(self, roi: Roi) -> Iterator[Roi]:
+        """Tiles (exact parts, voxels of the output grid) that together cover `roi`."""
+        begin = [b // m * m for b, m in zip(roi.begin, self.stride, strict=True)]
+        ranges = (range(b, e, s) for b, e, s in zip(begin, roi.end, self.shape, strict=True))
+        return (Roi(corner, self.shape) for corner in itertools.product(*ranges))
+
+    def input_of(self, tile: Roi) -> Roi:
+        """The region of raw (voxels of raw) that the network sees for a tile."""
+        corner = Coordinate((b - o) // f for b, o, f in zip(tile.begin, self.offset, self.scale, strict=True))
+        return Roi(corner, self.input_shape)
+
+
+class Network:
+    """A trained network as a function of a region of one volume.
+
+    Parameters
+    ----------
+    run : RunConfig
+        With the weights that are to be used.
+    raw : Array
+        (C, *spatial) or (*spatial); mirrored beyond its border.
+    region : Coordinate, optional
+        How large the regions are that will be asked for (output voxels); tiles are no larger. The volume by default.
+    """
+
+    def __init__(
+        self, run: RunConfig, raw: Array, device: torch.device, region: Coordinate | None = None, budget: int | None = None
+    ) -> None:
+        from dacapo.experiments.datasplits.datasets.datasets import as_raw
+
+        self.run, self.device, self.raw = run, device, as_raw(raw)
+        architecture = run.architecture_config
+        self.grid: Grid = output_grid(run, raw)
+        self.roi = Roi(
+            (0,) * raw.spatial_dims,
+            tuple(int(n * f) for n, f in zip(raw.spatial_shape, architecture.scale_factor, strict=True)),
+        )
+        budget = budget or memory_budget(device)
+        self.tiles = Tiles(architecture, region or self.roi.shape, activation_bytes(run), budget // BATCH_SIZE)
+        run.to(device)
+        run.model.eval()
+
+    @property
+    def num_channels(self) -> int:
+        return int(self.run.model.num_out_channels)
+
+    def predict(self, roi: Roi | None = None) -> np.ndarray:
+        """float32 (C, *roi.shape) of a region (voxels of the output grid), the whole volume by default."""
+        roi = roi or self.roi
+        out = np.empty((self.num_channels, *roi.shape), np.float32)
+        for tiles in _batched(self.tiles.cover(roi), BATCH_SIZE):
+            for tile, values in zip(tiles, self._run(tiles), strict=True):
+                inside = tile.intersect(roi)
+                source = tuple(slice(a - o, b - o) for a, b, o in zip(inside.begin, inside.end, tile.begin, strict=True))
+                target = tuple(slice(a - o, b - o) for a, b, o in zip(inside.begin, inside.end, roi.begin, strict=True))
+                out[(slice(None), *target)] = values[(slice(None), *source)]
+        return out
+
+    def _run(self, tiles: list[Roi]) -> np.ndarray:
+        """The exact parts of some tiles: float32 (B, C, *spatial)."""
+        import torch
+
+        shape = self.tiles.input_shape
+        data = np.empty((len(tiles), self.run.architecture_config.num_in_channels, *shape), np.float32)
+        for i, tile in enumerate(tiles):
+            data[i] = self.raw.read(self.tiles.input_of(tile), pad="reflect").reshape(data.shape[1:])
+        x = torch.from_numpy(data).to(self.device, memory_format=self.run.memory_format)
+        with torch.inference_mode(), self.run.autocast(self.device):
+            y = self.run.model(x).float()
+        made = self.run.architecture_config.output_offset_of(shape)
+        part = (slice(o - m, o - m + n) for o, m, n in zip(self.tiles.offset, made, self.tiles.shape, strict=True))
+        return y[(..., *part)].cpu().numpy()
+
+
+def _batched(tiles: Iterator[Roi], size: int) -> Iterator[list[Roi]]:
+    while batch := list(itertools.islice(tiles, size)):
+        yield batch
+
+
+def output_grid(run: RunConfig, raw: Array) -> Grid:
+    """The grid of a prediction: raw's, finer where the architecture upsamples."""
+    return raw.grid.scaled([1 / f for f in run.architecture_config.scale_factor])
+
+
+def memory_budget(device: torch.device) -> int:
+    """Bytes that a tile's activations may take."""
+    if device.type == "cuda":
+        import torch
+
+        return int(0.6 * torch.cuda.mem_get_info(device)[0])
+    return MEMORY_BUDGET
+
+
+def activation_bytes(run: RunConfig) -> int:
+    """Bytes of activations per input voxel at the network's widest moment, half as much again for workspace."""
+    channels = run.architecture_config.peak_channels + 2 * run.model.num_out_channels
+    return int(1.5 * 4 * channels * math.prod(run.architecture_config.scale_factor))
+
+
+def quantised(prediction: np.ndarray, value_range: tuple[float, float], dtype: np.dtype[Any]) -> np.ndarray:
+    """A prediction as it is stored: uint8 over its value range, or float32 as it is."""
+    if dtype == np.float32:
+        return prediction.astype(np.float32, copy=False)
+    low, high = value_range
+    scaled = (prediction - np.float32(low)) * np.float32(255 / (high - low))
+    return np.clip(np.rint(scaled, out=scaled), 0, 255, out=scaled).astype(np.uint8)
+
+
+def check_input(run: RunConfig, raw: Array) -> None:
+    """Whether the network can be applied to `raw`: axes, channels, and the voxel size it was trained on."""
+    architecture = run.architecture_config
+    if raw.spatial_dims != architecture.dims:
+        raise ConfigError(f"{raw.path}: axes {list(raw.grid.axes)}, but {run} was trained on {architecture.dims} axes")
+    channels = math.prod(raw.shape[: raw.channel_dims])
+    if channels != architecture.num_in_channels:
+        raise ConfigError(f"{raw.path}: {channels} channels, but {run} was trained on {architecture.num_in_channels}")

@@ -1,0 +1,106 @@
+"""Affinities of voxel pairs, and weights that balance two classes. Imports checks."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import numpy as np
+from numpy.typing import NDArray
+
+from dacapo.errors import GeometryError
+from dacapo.ops.checks import check_labels, check_mask, check_neighborhood, check_same_shape
+
+
+def affinities(
+    labels: NDArray[np.integer],
+    neighborhood: Sequence[Sequence[int]],
+    *,
+    background_as_object: bool = False,
+    mask: NDArray[np.bool_] | None = None,
+) -> tuple[NDArray[np.uint8], NDArray[np.bool_]]:
+    """Whether each voxel is in the same object as the voxel at an offset, for each offset.
+
+    Parameters
+    ----------
+    labels : (Z, Y, X) or (Y, X) whole numbers
+        Objects; 0 and below is background.
+    neighborhood : sequence of N offsets
+        Voxels, in the order of the axes of `labels`; negative entries are fine.
+    background_as_object : bool
+        Count background as one more object.
+    mask : (Z, Y, X) or (Y, X) bool, optional
+        True where the labels are known; everywhere by default.
+
+    Returns
+    -------
+    affinities : (N, Z, Y, X) or (N, Y, X) uint8
+        At voxel p and offset n: 1 if p and p + n are voxels of the same object, else 0.
+    known : (N, Z, Y, X) or (N, Y, X) bool
+        Where both p and p + n lie inside the array and inside the mask.
+
+    Raises
+    ------
+    DataError, GeometryError
+        If labels are no whole numbers, or offsets or mask do not fit them.
+    """
+    labels = check_labels(labels)
+    offsets = check_neighborhood(neighborhood, labels.ndim)
+    mask = check_mask(mask, labels.shape)
+    affs = np.zeros((len(offsets), *labels.shape), np.uint8)
+    known = np.zeros(affs.shape, bool)
+    foreground = None if background_as_object else labels > 0
+    for offset, channel, channel_known in zip(offsets, affs.view(bool), known, strict=True):
+        here, there = pair_slices(labels.shape, offset)
+        np.equal(labels[here], labels[there], out=channel[here])
+        if foreground is not None:
+            channel[here] &= foreground[here]
+        if mask is None:
+            channel_known[here] = True
+        else:
+            np.logical_and(mask[here], mask[there], out=channel_known[here])
+    return affs, known
+
+
+def pair_slices(shape: Sequence[int], offset: Sequence[int]) -> tuple[tuple[slice, ...], tuple[slice, ...]]:
+    """Where p, and where p + offset, are when both are inside: two boxes of the same shape."""
+    here = tuple(slice(min(max(0, -o), n), max(0, n - max(0, o))) for n, o in zip(shape, offset, strict=True))
+    there = tuple(slice(min(max(0, o), n), max(0, n - max(0, -o))) for n, o in zip(shape, offset, strict=True))
+    return here, there
+
+
+def balance_weights(
+    target: NDArray[np.bool_] | NDArray[np.uint8],
+    valid: NDArray[np.bool_],
+    *,
+    clipmin: float = 0.05,
+    clipmax: float = 0.95,
+) -> NDArray[np.float32]:
+    """Weights with which both classes of a binary target count the same, for each channel.
+
+    A class that fills a fraction f of a channel's valid voxels weighs 1 / (2 f), with f clipped to
+    [clipmin, clipmax]; a voxel that is not valid weighs 0. The mean over the valid voxels is 1 where
+    nothing is clipped.
+
+    Parameters
+    ----------
+    target, valid : (C, *spatial)
+        Zero or one (bool, or whole numbers of which all but 0 count as one); bool. Read-only views are fine.
+
+    Returns
+    -------
+    (C, *spatial) float32
+    """
+    target, valid = np.asarray(target), np.asarray(valid, bool)
+    check_same_shape(valid.shape, target.shape, "valid")
+    if not 0 < clipmin <= clipmax < 1:
+        raise GeometryError(f"class fractions are clipped to [{clipmin}, {clipmax}], expected 0 < clipmin <= clipmax < 1")
+    weights = np.empty(target.shape, np.float32)
+    for ones, counted, out in zip(target, valid, weights, strict=True):
+        ones = ones if ones.dtype == bool else ones != 0
+        total = np.count_nonzero(counted)
+        share = np.count_nonzero(ones & counted) / max(total, 1)
+        of_ones, of_zeros = (np.float32(0.5 / min(max(f, clipmin), clipmax)) for f in (share, 1 - share))
+        np.multiply(ones, of_ones - of_zeros, out=out)
+        out += of_zeros
+        out *= counted
+    return weights

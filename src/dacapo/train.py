@@ -1,0 +1,316 @@
+"""Train: a run from its last checkpoint to its last iteration, validated along the way.
+
+Killed at any moment, the same call goes on, and ends with the very weights of an undisturbed run:
+samples and learning rate are functions of the iteration, everything else is in the checkpoint.
+Imports everything below only inside functions: `import dacapo` imports this file and stays quick.
+"""
+
+from __future__ import annotations
+
+import logging
+import math
+import time
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from dacapo.errors import ConfigError, DataError
+
+if TYPE_CHECKING:
+    import torch
+
+    from dacapo.experiments.run_config import RunConfig
+    from dacapo.store import Stores
+
+logger = logging.getLogger(__name__)
+
+FLUSH_SECONDS = 10.0
+"""Losses are written this often, so that others can watch."""
+CHECKPOINT_SECONDS = 120.0
+"""Weights are kept at least this often; between validations only the last are kept."""
+
+
+def load(
+    source: RunConfig | str | Path,
+    stores: Stores | None = None,
+    *,
+    changes: Mapping[str, Any] | None = None,
+    data: Path | None = None,
+) -> RunConfig:
+    """A run from its config, a YAML file, or by its name in the store, with what the store has of its history.
+
+    Parameters
+    ----------
+    source : RunConfig, or str that ends in .yaml, or str
+    changes : mapping, optional
+        Top-level fields of a YAML file to replace, such as {"num_iterations": 500}.
+    data : Path, optional
+        Folder that relative paths of a YAML file are in; the file's own by default.
+
+    Raises
+    ------
+    ConfigError
+        If the file says something impossible.
+    RunNotFoundError
+        If no run has that name; it names the nearest.
+    """
+    from dacapo.config import load_yaml
+    from dacapo.experiments.run_config import RunConfig
+    from dacapo.store import Stores
+
+    stores = stores or Stores.from_options()
+    if isinstance(source, RunConfig):
+        return source
+    if str(source).endswith((".yaml", ".yml")):
+        path = Path(source)
+        if not path.is_file():
+            raise ConfigError(f"{path}: no such file")
+        fields = load_yaml(path.read_text(encoding="utf-8"), str(path)) | dict(changes or {})
+        run = RunConfig.from_dict(fields, str(path)).relative_to((data or path.parent).resolve())
+    elif changes or data:
+        raise ConfigError(f"{source}: only a .yaml file can be changed; a stored run stays what it was")
+    else:
+        run = stores.configs.retrieve_run_config(str(source))
+    if run.name:
+        run.training_stats.iteration_stats[:] = stores.stats.retrieve_training_stats(run.name).iteration_stats
+    return run
+
+
+def train(
+    run: RunConfig | str | Path,
+    validate: bool = True,
+    *,
+    stores: Stores | None = None,
+    progress: Callable[[Progress], None] | None = None,
+) -> RunConfig:
+    """Train a run, by its config, file or name; the config is stored under its name first.
+
+    Raises
+    ------
+    DuplicateNameError
+        If the store has a run of that name with other content.
+    ConfigError, GeometryError, DataError, ArrayError
+        If the data cannot be trained on: found before the first iteration.
+    """
+    from dacapo.store import Stores
+
+    stores = stores or Stores.from_options()
+    run = load(run, stores)
+    if not run.name:
+        raise ConfigError("a run needs a name to be stored under: give it one (name: ...)")
+    if run.task is None or run.datasplit_config is None:
+        raise ConfigError(f"{run}: a run needs a task and a datasplit to be trained")
+    run.check()
+    stores.configs.store_run_config(run)
+    train_run(run, validate=validate, stores=stores, progress=progress)
+    return run
+
+
+@dataclass
+class Progress:
+    """How a training stands, for whoever shows it."""
+
+    iteration: int
+    num_iterations: int
+    loss: float
+    seconds_per_iteration: float
+    data_share: float
+    """Share of the time spent waiting for samples."""
+    event: str = "step"
+
+
+@dataclass
+class _Clock:
+    """Where the time goes: waiting for data, and all of it."""
+
+    data: float = 0.0
+    total: float = 0.0
+    steps: int = 0
+    since: float = field(default_factory=time.perf_counter)
+
+    def lap(self) -> float:
+        now = time.perf_counter()
+        elapsed, self.since = now - self.since, now
+        return elapsed
+
+
+def train_run(
+    run: RunConfig,
+    *,
+    validate: bool = True,
+    save_snapshots: bool = False,
+    stores: Stores | None = None,
+    progress: Callable[[Progress], None] | None = None,
+) -> None:
+    """Train `run` from its last checkpoint to `run.num_iterations`, validating along the way."""
+    from dacapo.compute_context import create_compute_context
+    from dacapo.store import Stores
+
+    stores = stores or Stores.from_options()
+    context = create_compute_context()
+    context.set_threads()
+    device = context.device
+    with stores.writing(run.name):
+        start = resume(run, stores)
+        run.to(device)
+        if start == 0:
+            run.datasplit.check_voxels()
+            stores.weights.store(run.name, 0, run.weights())
+        if validate and start > 0:
+            _validate_if_due(run, start, stores, progress)
+        session = _Session(run, stores, start, progress)
+        for iteration, batch in enumerate(run.data_loader(start), start):
+            session.data_arrived()
+            loss, prediction = run.train_step(iteration, batch, device)
+            session.stepped(iteration, loss)
+            if save_snapshots and run.snapshot_interval and iteration % run.snapshot_interval == 0:
+                save_snapshot(run, iteration, batch, prediction, stores)
+            if ends_interval(run, iteration):
+                session.checkpoint(iteration + 1, keep=True)
+                if validate:
+                    _validate_if_due(run, iteration + 1, stores, progress)
+                session.clock.lap()
+            elif session.since_checkpoint() > CHECKPOINT_SECONDS:
+                session.checkpoint(iteration + 1, keep=False)
+
+
+def ends_interval(run: RunConfig, iteration: int) -> bool:
+    """Whether a validation is due after this iteration."""
+    return (iteration + 1) % run.validation_interval == 0 or iteration + 1 == run.num_iterations
+
+
+def resume(run: RunConfig, stores: Stores) -> int:
+    """Take over what the store has of `run`; returns the iteration to go on with."""
+    latest = stores.weights.latest_iteration(run.name)
+    if latest is None:
+        if run.start_config is not None:
+            _start_from(run, stores)
+        return 0
+    run.load_weights(stores.weights.retrieve_weights(run, latest))
+    run.resume_from(
+        stores.stats.retrieve_training_stats(run.name),
+        stores.stats.retrieve_validation_iteration_scores(run.name),
+        latest,
+    )
+    stores.stats.store_training_stats(run.name, run.training_stats)
+    if 0 < latest < run.num_iterations:
+        logger.info("%s goes on at iteration %d", run, latest)
+    return latest
+
+
+def _start_from(run: RunConfig, stores: Stores) -> None:
+    start = run.start_config
+    assert start is not None
+    if start.criterion.isdigit():
+        iteration = int(start.criterion)
+    else:
+        other = load(start.run, stores)
+        other.validation_scores.scores[:] = stores.stats.retrieve_validation_iteration_scores(start.run)
+        iteration = other.best(start.criterion).iteration
+    run.load_weights(stores.weights.retrieve_weights(start.run, iteration), with_optimizer=False)
+
+
+def _validate_if_due(
+    run: RunConfig, iteration: int, stores: Stores, progress: Callable[[Progress], None] | None
+) -> None:
+    """Validate after `iteration` steps unless that was done, or a kill came between."""
+    from dacapo.validate import validate_run
+
+    due = iteration % run.validation_interval == 0 or iteration == run.num_iterations
+    done = any(s.iteration == iteration for s in run.validation_scores.scores)
+    if not due or done or not run.datasplit.validate:
+        return
+    if progress:
+        progress(Progress(iteration, run.num_iterations, math.nan, 0.0, 0.0, event="validating"))
+    validate_run(run, iteration, stores=stores)
+    if progress:
+        progress(Progress(iteration, run.num_iterations, math.nan, 0.0, 0.0, event="validated"))
+    run.model.train()
+
+
+class _Session:
+    """What is written while a run trains: losses often, weights at intervals."""
+
+    def __init__(
+        self, run: RunConfig, stores: Stores, start: int, progress: Callable[[Progress], None] | None
+    ) -> None:
+        self.run, self.stores, self.progress = run, stores, progress
+        self.clock = _Clock()
+        self.pending: list[tuple[int, torch.Tensor, float]] = []
+        self.rolling: int | None = None
+        kept = start == 0 or start % run.validation_interval == 0 or start == run.num_iterations
+        if not kept:
+            self.rolling = start
+        self.last_flush = self.last_checkpoint = time.perf_counter()
+        run.model.train()
+
+    def data_arrived(self) -> None:
+        waited = self.clock.lap()
+        self.clock.data += waited
+        self.clock.total += waited
+
+    def stepped(self, iteration: int, loss: torch.Tensor) -> None:
+        elapsed = self.clock.lap()
+        self.clock.total += elapsed
+        self.clock.steps += 1
+        self.pending.append((iteration, loss, elapsed))
+        if time.perf_counter() - self.last_flush > FLUSH_SECONDS:
+            self.flush()
+
+    def flush(self) -> None:
+        """Write the losses; reading them is what waits for the device."""
+        from dacapo.experiments.stats import TrainingIterationStats
+
+        new = [TrainingIterationStats(i, float(loss), seconds) for i, loss, seconds in self.pending]
+        self.pending.clear()
+        self.last_flush = time.perf_counter()
+        for stats in new:
+            if not math.isfinite(stats.loss):
+                raise DataError(
+                    f"{self.run}: the loss is {stats.loss} at iteration {stats.iteration}: lower learning_rate "
+                    f"({self.run.learning_rate:g}) or look at the data; the last checkpoint is kept"
+                )
+            self.run.training_stats.add_iteration_stats(stats)
+        self.stores.stats.append_training_stats(self.run.name, new)
+        if self.progress and new:
+            clock = self.clock
+            self.progress(
+                Progress(
+                    new[-1].iteration + 1,
+                    self.run.num_iterations,
+                    sum(s.loss for s in new) / len(new),
+                    clock.total / max(1, clock.steps),
+                    clock.data / max(1e-9, clock.total),
+                )
+            )
+
+    def since_checkpoint(self) -> float:
+        return time.perf_counter() - self.last_checkpoint
+
+    def checkpoint(self, iteration: int, *, keep: bool) -> None:
+        """Losses first, then weights: a store never has weights whose losses it lacks."""
+        self.flush()
+        self.stores.weights.store(self.run.name, iteration, self.run.weights())
+        if self.rolling is not None and self.rolling != iteration:
+            self.stores.weights.remove(self.run.name, self.rolling)
+        self.rolling = None if keep else iteration
+        self.last_checkpoint = time.perf_counter()
+        self.clock.lap()
+
+
+def save_snapshot(run: RunConfig, iteration: int, batch: dict[str, Any], prediction: torch.Tensor, stores: Stores) -> None:
+    """Keep a batch and what the network made of it, as OME-Zarr: one group an iteration, one array a part."""
+    from dacapo.arrays import create_array
+
+    container = stores.arrays.snapshot_container(run.name).container
+    gt_grid = run.datasplit.train[0].gt.grid  # type: ignore[union-attr]
+    parts = {**batch, "prediction": prediction}
+    for name, values in parts.items():
+        data = values[0].float().cpu().numpy()
+        grid = run.datasplit.train[0].raw.grid if name == "raw" else gt_grid
+        array = create_array(
+            f"{container}/{iteration}/{name}", shape=data.shape, dtype=data.dtype, grid=grid,
+            axis_names=("c^", *grid.axes), overwrite=True,
+        )
+        array.write(array.roi, data)

@@ -1,0 +1,102 @@
+"""A prediction does not depend on how the volume was cut."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+import torch
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+
+from dacapo.arrays import from_numpy
+from dacapo.experiments.run_config import RunConfig
+from dacapo.geometry import Coordinate, Roi
+from dacapo.network import Network, quantised
+
+CPU = torch.device("cpu")
+
+
+def make_run(padding: str, factors: list[list[int]], batch_norm: bool = True, **more: object) -> RunConfig:
+    size = 8 if padding == "same" else 44
+    run = RunConfig.from_dict(
+        {
+            "name": "r",
+            "task": {"type": "affinities", "neighborhood": [[1, 0, 0], [0, 1, 0], [0, 0, 1]]},
+            "architecture": {
+                "type": "cnnectome_unet", "input_shape": [size] * 3, "fmaps_in": 1, "fmaps_out": 3, "num_fmaps": 3,
+                "fmap_inc_factor": 2, "downsample_factors": factors, "padding": padding, "batch_norm": batch_norm, **more,
+            },
+        }
+    )  # fmt: skip
+    model = run.model.train()
+    with torch.no_grad(), torch.random.fork_rng(devices=[]):  # running statistics that are not the initial ones
+        torch.manual_seed(0)
+        for _ in range(3):
+            model(torch.rand(2, 1, *run.model.input_shape))
+    return run
+
+
+@pytest.mark.parametrize("padding", ["same", "valid"])
+@pytest.mark.parametrize("factors", [[[2, 2, 2]], [[1, 2, 2], [2, 1, 1]]])
+def test_tiles_equal_the_whole(padding: str, factors: list[list[int]]) -> None:
+    """Any tile size gives the prediction of the whole volume, to 1e-5 in float32, borders included."""
+    run = make_run(padding, factors)
+    raw = from_numpy(np.random.default_rng(0).random((13, 22, 19), np.float32))
+    whole = Network(run, raw, CPU, budget=2**40).predict()
+    assert whole.shape == (3, 13, 22, 19)
+    for region in ((8, 8, 12), (13, 7, 19)):
+        tiled = Network(run, raw, CPU, region=Coordinate(region), budget=2**40)
+        np.testing.assert_allclose(tiled.predict(), whole, atol=1e-5)
+
+
+@settings(max_examples=5, deadline=None, suppress_health_check=[HealthCheck.too_slow])
+@given(st.data())
+def test_any_region_equals_its_part_of_the_whole(data: st.DataObject) -> None:
+    """A region with any corners, on or off the stride, is the same as in the whole."""
+    run = make_run("same", [[2, 2, 2]])
+    raw = from_numpy(np.random.default_rng(1).random((15, 18, 17), np.float32))
+    whole = Network(run, raw, CPU).predict()
+    begin = [data.draw(st.integers(0, n - 1)) for n in raw.shape]
+    end = [data.draw(st.integers(b + 1, n)) for b, n in zip(begin, raw.shape, strict=True)]
+    roi = Roi(begin, [e - b for b, e in zip(begin, end, strict=True)])
+    part = Network(run, raw, CPU, region=Coordinate((6, 8, 4))).predict(roi)
+    np.testing.assert_allclose(part, whole[(slice(None), *map(slice, begin, end))], atol=1e-5)
+
+
+def test_upsampling_networks_tile_too() -> None:
+    """Where the output is finer than the input, tiles still meet exactly."""
+    run = make_run("same", [[2, 2, 2]], upsample_factors=[[2, 2, 2]])
+    raw = from_numpy(np.random.default_rng(2).random((10, 12, 14), np.float32), (8.0, 8.0, 8.0))
+    network = Network(run, raw, CPU, budget=2**40)
+    assert network.grid.voxel_size == (4.0, 4.0, 4.0)
+    whole = network.predict()
+    assert whole.shape == (3, 20, 24, 28)
+    tiled = Network(run, raw, CPU, region=Coordinate((8, 8, 8))).predict()
+    np.testing.assert_allclose(tiled, whole, atol=1e-5)
+
+
+def test_a_small_budget_makes_small_tiles_and_the_same_values() -> None:
+    """Memory decides the tiles, never the values."""
+    run = make_run("same", [[2, 2, 2]])
+    raw = from_numpy(np.random.default_rng(3).random((24, 24, 24), np.float32))
+    large, small = Network(run, raw, CPU), Network(run, raw, CPU, budget=2**22)
+    assert np.prod(small.tiles.input_shape) < np.prod(large.tiles.input_shape)
+    np.testing.assert_allclose(small.predict(), large.predict(), atol=1e-5)
+
+
+def test_eval_shape_increase_is_the_tile() -> None:
+    """Who sets eval_shape_increase decides what the network is run on."""
+    run = make_run("same", [[2, 2, 2]], eval_shape_increase=[28, 30, 32])
+    raw = from_numpy(np.random.default_rng(4).random((20, 20, 20), np.float32))
+    network = Network(run, raw, CPU)
+    assert tuple(network.tiles.input_shape) == (36, 38, 40)
+    np.testing.assert_allclose(network.predict(), Network(make_run("same", [[2, 2, 2]]), raw, CPU).predict(), atol=1e-5)
+
+
+def test_quantised_covers_the_value_range() -> None:
+    """uint8 stands for the whole range: its ends are 0 and 255, and nothing is off by more than half a step."""
+    values = np.linspace(-1.5, 1.5, 301, dtype=np.float32)
+    stored = quantised(values.copy(), (-1.0, 1.0), np.dtype(np.uint8))
+    assert (stored[0], stored[-1]) == (0, 255)
+    back = stored / 255 * 2 - 1
+    assert np.abs(back - values.clip(-1, 1)).max() <= 1 / 255 + 1e-6
