@@ -47,6 +47,7 @@ class _Group(click.Group):
 @click.version_option(package_name="dacapo")
 def cli(runs: str | None, debug: bool, log_level: str) -> None:
     """Train, validate and run deep networks that segment 3D microscopy volumes."""
+    os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")  # idle threads of OpenMP sleep instead of taking cores
     if runs:
         os.environ["DACAPO_RUNS_BASE_DIR"] = str(Path(runs).expanduser().absolute())
     logging.basicConfig(level=log_level.upper(), format="%(levelname)s %(name)s: %(message)s")

@@ -36,8 +36,10 @@ datasplit:
 task:
   type: affinities
   neighborhood: [[1,0,0], [0,1,0], [0,0,1], [3,0,0], [0,3,0], [0,0,3], [8,0,0], [0,8,0], [0,0,8]]
-  biases: [0.3, 0.5, 0.7]          # parameters of the mutex watershed to try at each validation:
-  long_biases: [0.3, 0.5, 0.7]     # for direct neighbours and for long offsets, all combinations
+  balance: false                   # affinities become probabilities
+  biases: [0.3, 0.45]              # parameters of the mutex watershed to try at each validation:
+  long_biases: [0.6, 0.75]         # for direct neighbours and for long offsets, all combinations;
+  links: [0.6, 0.75, 1.0]          # then objects with a higher mean affinity become one (1 = none)
   min_size: 200                    # smaller fragments (voxels) join their best neighbour
 
 # Which network: a U-Net of three levels.

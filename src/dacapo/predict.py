@@ -154,10 +154,12 @@ def block_worker(run: dict[str, Any], weights: str, raw: dict[str, Any], output:
     from dacapo.network import Network, quantised
     from dacapo.store.stores import read_weights
 
+    context = create_compute_context()
+    context.prepare()
     config = RunConfig.from_dict(run)
     config.load_weights(read_weights(Path(weights)), with_optimizer=False)
     target = open_array(output, mode="r+")
-    network = Network(config, ArrayConfig.from_dict(raw).array(), create_compute_context().device, Coordinate(region))
+    network = Network(config, ArrayConfig.from_dict(raw).array(), context.device, Coordinate(region))
     assert config.task is not None
     value_range = config.task.predictor.value_range
 

@@ -149,7 +149,7 @@ def train_run(
 
     stores = stores or Stores.from_options()
     context = create_compute_context()
-    context.set_threads()
+    context.prepare()
     device = context.device
     with stores.writing(run.name):
         start = resume(run, stores)

@@ -44,7 +44,7 @@ def validate(
 
     stores = stores or Stores.from_options()
     run = load(run, stores)
-    create_compute_context().set_threads()
+    create_compute_context().prepare()
     if iteration is None:
         iteration = stores.weights.latest_iteration(run.name)
         if iteration is None:
@@ -137,20 +137,23 @@ def sweep(
     }
     workers = min(available_processors(), len(parameters))
     if workers < 2 or prediction.size < 2**22:
-        return [_score(run.task, arrays, dataset.gt.voxel_size, p) for p in parameters]
+        return _scores(run.task, arrays, dataset.gt.voxel_size, parameters)
     job = {"task": run.task_config.to_dict(), "voxel_size": dataset.gt.voxel_size, "workers": workers}
     with tempfile.TemporaryDirectory(prefix="dacapo-sweep-") as folder:
         for name, data in arrays.items():
             np.save(Path(folder, f"{name}.npy"), data)
         Path(folder, "job.json").write_text(json.dumps(job | {"parameters": [p.to_dict() for p in parameters]}))
         _run_sweep_workers(folder, workers)
-        shares = [json.loads(Path(folder, f"scores-{i}.json").read_text()) for i in range(workers)]
-    return [shares[i % workers][i // workers] for i in range(len(parameters))]
+        return [s for i in range(workers) for s in json.loads(Path(folder, f"scores-{i}.json").read_text())]
 
 
-def _score(task: Task, arrays: dict[str, np.ndarray], voxel_size: Sequence[float], parameters: Any) -> list[float]:
-    segmentation = task.post_processor.process(arrays["prediction"], parameters)
-    return task.evaluator.evaluate(segmentation, arrays["truth"], voxel_size, arrays["valid"]).values()
+def _scores(
+    task: Task, arrays: dict[str, np.ndarray], voxel_size: Sequence[float], parameters: Sequence[PostProcessorParameters]
+) -> list[list[float]]:
+    return [
+        task.evaluator.evaluate(segmentation, arrays["truth"], voxel_size, arrays["valid"]).values()
+        for segmentation in task.post_processor.process_all(arrays["prediction"], parameters)
+    ]
 
 
 def _run_sweep_workers(folder: str, workers: int) -> None:
@@ -172,7 +175,7 @@ def _run_sweep_workers(folder: str, workers: int) -> None:
 
 
 def sweep_worker(folder: str, index: int) -> None:
-    """Score every n-th parameter set of the job in `folder`, beginning with `index`."""
+    """Score one of the equal shares of the parameter sets of the job in `folder`: neighbours, which share work."""
     import numpy as np
 
     from dacapo.experiments.tasks import TaskConfig
@@ -181,8 +184,9 @@ def sweep_worker(folder: str, index: int) -> None:
     job = json.loads(Path(folder, "job.json").read_text())
     task = TaskConfig.from_dict(job["task"]).task()
     arrays = {name: np.load(Path(folder, f"{name}.npy"), mmap_mode="r") for name in ("prediction", "truth", "valid")}
-    mine = [PostProcessorParameters.from_dict(p) for p in job["parameters"][index :: job["workers"]]]
-    scores = [_score(task, arrays, job["voxel_size"], p) for p in mine]
+    number, workers = len(job["parameters"]), job["workers"]
+    share = job["parameters"][number * index // workers : number * (index + 1) // workers]
+    scores = _scores(task, arrays, job["voxel_size"], [PostProcessorParameters.from_dict(p) for p in share])
     Path(folder, f"scores-{index}.json").write_text(json.dumps(scores))
 
 

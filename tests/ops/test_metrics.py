@@ -33,7 +33,8 @@ def test_table_counts_each_pair(dtypes, masked):
     mask = np.random.default_rng(0).random(a.shape) < 0.5 if masked else None
     table = contingency(a, b, mask)
     kept = mask if masked else np.ones(a.shape, bool)
-    pairs, counts = np.unique(np.stack([b[kept].astype(np.uint64), a[kept].astype(np.uint64)]), axis=1, return_counts=True)
+    both = np.stack([b[kept].astype(np.uint64), a[kept].astype(np.uint64)])
+    pairs, counts = np.unique(both, axis=1, return_counts=True)
     np.testing.assert_array_equal(table.truths, pairs[0])
     np.testing.assert_array_equal(table.segments, pairs[1])
     np.testing.assert_array_equal(table.counts, counts)

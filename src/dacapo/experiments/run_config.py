@@ -93,6 +93,8 @@ class RunConfig(Config):
     """Keep a batch with its prediction every so many iterations."""
     learning_rate: float = Field(default=1e-3, gt=0)
     """The highest learning rate of the schedule."""
+    weight_decay: float = Field(default=0.01, ge=0)
+    """Share of each weight that decays per iteration, times the learning rate."""
     warmup_iterations: int = Field(default=100, ge=0)
     """The learning rate rises linearly over this many iterations."""
     learning_rate_decay: Literal["cosine", "none"] = "cosine"
@@ -158,7 +160,9 @@ class RunConfig(Config):
     def optimizer(self) -> torch.optim.Optimizer:
         import torch
 
-        return torch.optim.RAdam(self.model.parameters(), lr=self.learning_rate, decoupled_weight_decay=True)
+        return torch.optim.AdamW(
+            self.model.parameters(), lr=self.learning_rate, betas=(0.9, 0.99), weight_decay=self.weight_decay
+        )
 
     @cached_property
     def training_stats(self) -> TrainingStats:

@@ -93,7 +93,7 @@ def balance_weights(
     target, valid = np.asarray(target), np.asarray(valid, bool)
     check_same_shape(valid.shape, target.shape, "valid")
     if not 0 < clipmin <= clipmax < 1:
-        raise GeometryError(f"class fractions are clipped to [{clipmin}, {clipmax}], expected 0 < clipmin <= clipmax < 1")
+        raise GeometryError(f"fractions are clipped to [{clipmin}, {clipmax}], expected 0 < clipmin <= clipmax < 1")
     weights = np.empty(target.shape, np.float32)
     for ones, counted, out in zip(target, valid, weights, strict=True):
         ones = ones if ones.dtype == bool else ones != 0

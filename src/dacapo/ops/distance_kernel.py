@@ -16,7 +16,9 @@ _FAST = {"nnan", "nsz", "reassoc"}
 
 
 @numba.njit(cache=True, nogil=True, error_model="numpy", fastmath=_FAST)
-def distance_along_axis(faces: np.ndarray, shape: tuple[int, int, int], axis: int, spacing: float, out: np.ndarray) -> None:
+def distance_along_axis(
+    faces: np.ndarray, shape: tuple[int, int, int], axis: int, spacing: float, out: np.ndarray
+) -> None:
     """Squared distance from each voxel centre to the nearest face on the line through it along the axis.
 
     `faces` says whether there is a boundary between a voxel and the next one along the axis.
@@ -43,7 +45,9 @@ def distance_along_axis(faces: np.ndarray, shape: tuple[int, int, int], axis: in
 
 
 @numba.njit(cache=True, nogil=True, error_model="numpy")
-def spread_along_axis(source: np.ndarray, shape: tuple[int, int, int], axis: int, spacing: float, nearest: np.ndarray) -> None:
+def spread_along_axis(
+    source: np.ndarray, shape: tuple[int, int, int], axis: int, spacing: float, nearest: np.ndarray
+) -> None:
     """nearest[p] becomes the least of itself and of source[q] + |p - q|^2 over all q on its line along the axis.
 
     Farther and farther q are looked at until none can be nearer than what each voxel of a row has.

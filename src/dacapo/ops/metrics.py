@@ -98,7 +98,7 @@ class Contingency:
         ]
 
     def instance_scores(self, ignore_truth: Sequence[int] = (0,)) -> dict[str, float]:
-        """All of them: voi_split, voi_merge, voi (their sum), adapted_rand_error, pq, f1_50 .. f1_95, average_precision.
+        """All: voi_split, voi_merge, voi (their sum), adapted_rand_error, pq, f1_50 .. f1_95, average_precision.
 
         `pq` is the panoptic quality (Kirillov et al. 2019), `average_precision` the mean over the
         thresholds of TP / (TP + FP + FN).
@@ -276,7 +276,8 @@ def _overlap_scores(both: int, found: int, real: int, total: int) -> dict[str, f
         empty = "false_negative_rate false_positive_rate voi precision recall f1_score"
         return scores | dict.fromkeys(empty.split(), NAN)
     cells = np.array([total - found - missed, invented, missed, both])
-    pairs = _table(np.array([0, 1, 0, 1], np.uint64)[cells > 0], np.array([0, 0, 1, 1], np.uint64)[cells > 0], cells[cells > 0])
+    filled = np.flatnonzero(cells)
+    pairs = _table((filled % 2).astype(np.uint64), (filled // 2).astype(np.uint64), cells[filled])
     precision, recall = both / found, both / real
     return scores | {
         "false_negative_rate": missed / real,

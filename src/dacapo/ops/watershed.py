@@ -1,4 +1,4 @@
-"""Objects from affinities by the mutex watershed. Imports checks, affinities; mwatershed, fastremap where they are used."""
+"""Objects from affinities by the mutex watershed. Imports checks, affinities; the rest where it is used."""
 
 from __future__ import annotations
 
@@ -106,7 +106,7 @@ def mutex_watershed(
     check_dims(len(shape), "affinities without their channel axis", shape)
     offsets = check_neighborhood(neighborhood, len(shape))
     if len(affinities) < len(offsets):
-        raise GeometryError(f"{len(affinities)} channels of affinities for {len(offsets)} offsets: expected one for each")
+        raise GeometryError(f"{len(affinities)} channels of affinities for {len(offsets)} offsets, expected one each")
     evidence = _evidence(affinities[: len(offsets)], offsets, bias, check_mask(mask, shape))
     if 0 in shape:
         return np.zeros(shape, np.uint64)
@@ -124,7 +124,8 @@ def _checked_strides(
         return None
     checked = [[int(v) for v in stride] for stride in strides]
     if [len(s) for s in checked] != [len(o) for o in offsets] or any(v < 1 for s in checked for v in s):
-        raise GeometryError(f"strides are {checked}, expected {len(offsets)} of {len(offsets[0])} positive whole numbers")
+        wanted = f"{len(offsets)} of {len(offsets[0])} positive whole numbers"
+        raise GeometryError(f"strides are {checked}, expected {wanted}")
     return checked
 
 
@@ -142,7 +143,7 @@ def _evidence(
     for channel, offset, neutral in zip(evidence, offsets, biases, strict=True):
         channel -= neutral
         if not np.isfinite(channel.sum()):
-            raise DataError(f"affinities of offset {offset} are not all finite: NaN or infinite values in the prediction")
+            raise DataError(f"affinities of offset {offset} are not all finite: the prediction holds NaN or infinity")
         if mask is not None:
             here, there = pair_slices(mask.shape, offset)
             channel *= mask
@@ -188,7 +189,7 @@ def _borders(
         keys.append(np.minimum(a, b) * base + np.maximum(a, b))
         values.append(evidence[i][here][border])
     pairs, which = np.unique(np.concatenate(keys), return_inverse=True)
-    mean = np.bincount(which, np.concatenate(values), len(pairs)) / np.maximum(np.bincount(which, minlength=len(pairs)), 1)
+    mean = np.bincount(which, np.concatenate(values), len(pairs)) / np.bincount(which, minlength=len(pairs))
     return pairs // base, pairs % base, mean
 
 

@@ -57,6 +57,11 @@ class PostProcessor(ABC):
     def process(self, prediction: np.ndarray, parameters: Any) -> np.ndarray:
         """The segmentation of a prediction (C, *spatial), real-valued as the predictor says."""
 
+    def process_all(self, prediction: np.ndarray, parameters: Sequence[Any]) -> Iterator[np.ndarray]:
+        """The segmentation of each parameter set, in order; what neighbours in the list share is computed once."""
+        for one in parameters:
+            yield self.process(prediction, one)
+
     @abstractmethod
     def block_function(self, parameters: Any) -> tuple[str, dict[str, Any]]:
         """`module:function` and JSON parameters that segment one block of a prediction."""
@@ -92,7 +97,7 @@ class ThresholdPostProcessor(PostProcessor):
 
 
 class WatershedPostProcessorParameters(PostProcessorParameters):
-    """A mutex watershed with its own bias for short and for long offsets."""
+    """A mutex watershed with its own bias for short and for long offsets, and a linkage of what it made."""
 
     bias: float = 0.5
     """Affinity above which direct neighbours attract each other."""
@@ -100,32 +105,38 @@ class WatershedPostProcessorParameters(PostProcessorParameters):
     """The same for longer offsets; `bias` if left out."""
     min_size: int = 0
     """Fragments of fewer voxels join their best neighbour."""
+    link: float = 1.0
+    """Objects with a higher mean affinity across their border become one; 1 = none."""
     context: Voxels = Coordinate((32, 32, 32))
     """Voxels around a block that are segmented with it."""
 
     @property
     def parameter_names(self) -> list[str]:
-        return ["id", "bias", "bias_long", "min_size"]
+        return ["id", "bias", "bias_long", "min_size", "link"]
 
 
 class WatershedPostProcessor(PostProcessor):
-    """Mutex watershed (Wolf et al., ECCV 2018) on affinities; uint64 instances, 0 where nothing is left.
+    """Mutex watershed (Wolf et al., ECCV 2018) on affinities, then agglomeration by mean affinity.
 
-    Long offsets vote with a stride: their evidence is redundant, and it costs most of the time.
+    uint64 instances, 0 where nothing is left. Long offsets vote with a stride: their evidence is redundant,
+    and it costs most of the time.
     """
+
+    long_stride = 3
 
     def __init__(
         self,
         neighborhood: Sequence[Sequence[int]],
-        biases: Sequence[float] = (0.2, 0.35, 0.5, 0.65),
-        long_biases: Sequence[float] = (0.35, 0.5, 0.65, 0.8),
+        biases: Sequence[float] = (0.3, 0.4, 0.5),
+        long_biases: Sequence[float] = (0.6, 0.7, 0.8),
+        links: Sequence[float] = (0.7, 1.0),
         min_size: int = 50,
         context: int = 32,
     ) -> None:
-        if not biases or not long_biases:
-            raise ConfigError("biases: at least one short and one long bias are needed")
+        if not biases or not long_biases or not links:
+            raise ConfigError("biases: at least one short and one long bias and one link are needed")
         self.neighborhood = [tuple(int(v) for v in n) for n in neighborhood]
-        self.biases, self.long_biases = tuple(biases), tuple(long_biases)
+        self.biases, self.long_biases, self.links = tuple(biases), tuple(long_biases), tuple(links)
         self.min_size = min_size
         self.block_context = Coordinate((context,) * len(self.neighborhood[0]))
 
@@ -134,22 +145,49 @@ class WatershedPostProcessor(PostProcessor):
         return any(max(abs(v) for v in n) > 1 for n in self.neighborhood)
 
     def enumerate_parameters(self) -> Iterator[WatershedPostProcessorParameters]:
-        pairs = itertools.product(self.biases, self.long_biases) if self.has_long else ((b, None) for b in self.biases)
-        for i, (short, long) in enumerate(pairs):
+        long: Sequence[float | None] = self.long_biases if self.has_long else (None,)
+        # Links vary fastest: they share the watershed.
+        for i, (short, far, link) in enumerate(itertools.product(self.biases, long, self.links)):
             yield WatershedPostProcessorParameters(
-                id=i, bias=short, bias_long=long, min_size=self.min_size, context=self.block_context
+                id=i, bias=short, bias_long=far, link=link, min_size=self.min_size, context=self.block_context
             )
 
     def process(self, prediction: np.ndarray, parameters: WatershedPostProcessorParameters) -> np.ndarray:
+        return next(self.process_all(prediction, [parameters]))
+
+    def process_all(
+        self, prediction: np.ndarray, parameters: Sequence[WatershedPostProcessorParameters]
+    ) -> Iterator[np.ndarray]:
+        from dacapo.ops.agglomeration import link_objects
         from dacapo.ops.watershed import segment_affinities
 
-        return segment_affinities(prediction, **self.block_function(parameters)[1])
+        fragments, made_with = None, None
+        for one in parameters:
+            settings = self.block_function(one)[1]
+            link = settings.pop("link")
+            if fragments is None or settings != made_with:
+                fragments, made_with = segment_affinities(prediction, **settings), settings
+            if link < 1:
+                yield link_objects(fragments, prediction, self.neighborhood, link)
+            else:
+                yield fragments
 
     def block_function(self, parameters: WatershedPostProcessorParameters) -> tuple[str, dict[str, Any]]:
         long = parameters.bias if parameters.bias_long is None else parameters.bias_long
-        return "dacapo.ops.watershed:segment_affinities", {
+        return "dacapo.experiments.tasks.post_processors:watershed_block", {
             "neighborhood": [list(n) for n in self.neighborhood],
             "bias": parameters.bias,
             "bias_long": long,
             "min_size": parameters.min_size,
+            "link": parameters.link,
+            "long_stride": self.long_stride,
         }
+
+
+def watershed_block(prediction: np.ndarray, link: float, **settings: Any) -> np.ndarray:
+    """What `WatershedPostProcessor` does, as a plain function of a block (C, *spatial) and JSON parameters."""
+    from dacapo.ops.agglomeration import link_objects
+    from dacapo.ops.watershed import segment_affinities
+
+    fragments = segment_affinities(prediction, **settings)
+    return link_objects(fragments, prediction, settings["neighborhood"], link) if link < 1 else fragments

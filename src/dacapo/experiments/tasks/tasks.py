@@ -98,11 +98,14 @@ class AffinitiesTaskConfig(TaskConfig):
     background_as_object: bool = False
     """Treat label 0 as one more object."""
     balance: bool = True
-    """Weight both classes of each affinity equally in every sample."""
-    biases: Biases = (0.2, 0.35, 0.5, 0.65)
+    """Weight both classes of each affinity equally in every sample. Without it affinities are probabilities,
+    and the best biases are higher."""
+    biases: Biases = (0.3, 0.4, 0.5)
     """Sweep: affinity above which direct neighbours attract each other in the mutex watershed."""
-    long_biases: Biases = (0.35, 0.5, 0.65, 0.8)
+    long_biases: Biases = (0.6, 0.7, 0.8)
     """Sweep: the same for longer offsets; combined with every one of `biases`."""
+    links: tuple[float, ...] = (0.7, 1.0)
+    """Sweep: objects with a higher mean affinity across their border become one; 1 = none do."""
     min_size: int = Field(default=50, ge=0)
     """Fragments of fewer voxels join their best neighbour."""
 
@@ -119,6 +122,13 @@ class AffinitiesTaskConfig(TaskConfig):
             if offsets.count(offset) > 1:
                 raise ValueError(f"the offset {list(offset)} stands twice")
         return offsets
+
+    @field_validator("links")
+    @classmethod
+    def _shares(cls, values: Biases) -> Biases:
+        if not values or any(not 0 < v <= 1 for v in values):
+            raise ValueError(f"expected at least one number above 0 and up to 1 (= none), got {list(values)}")
+        return values
 
     @field_validator("biases", "long_biases")
     @classmethod
@@ -150,7 +160,7 @@ class AffinitiesTaskConfig(TaskConfig):
         return Task(
             predictor,
             AffinitiesLoss(len(self.neighborhood), self.lsds_to_affs_weight_ratio),
-            WatershedPostProcessor(self.neighborhood, self.biases, self.long_biases, self.min_size),
+            WatershedPostProcessor(self.neighborhood, self.biases, self.long_biases, self.links, self.min_size),
             InstanceEvaluator(),
         )
 
