@@ -94,11 +94,9 @@ class _Place:
         )  # fmt: skip
         self.ratio = tuple(gt.grid.ratio(raw.grid))  # gt voxels in a raw voxel
         self.corner = raw.grid.shift(gt.grid)  # raw voxel at gt's corner
-        below, above = samples.predictor.context(gt.grid) if samples.predictor else (Coordinate((0,) * gt.spatial_dims),) * 2
-        # The same margin on both sides keeps the crop in the centre, about which it is turned.
-        self.margin = Coordinate(max(a, b) for a, b in zip(below, above, strict=True))
-        self.covered = raw.grid.convert(raw.roi, gt.grid).intersect(gt.roi)
         self.swappable = self._swappable_axes()
+        self.margin = self._margin()
+        self.covered = raw.grid.convert(raw.roi, gt.grid).intersect(gt.roi)
         self.valid_needed = dataset.mask is not None or dataset.unlabelled is not None
 
     def _swappable_axes(self) -> list[list[int]]:
@@ -110,10 +108,22 @@ class _Place:
                 round(self.gt.voxel_size[d], 6),
                 self.samples.input_shape[d],
                 self.samples.output_shape[d],
-                self.margin[d],
             )
             looks.setdefault(look, []).append(d)
         return list(looks.values())
+
+    def _margin(self) -> Coordinate:
+        """Voxels of gt around a crop that the target needs: the same on both sides, which keeps the crop in the
+        centre about which it is turned, and along axes that may change places."""
+        margin = [0] * self.gt.spatial_dims
+        if self.samples.predictor is not None:
+            below, above = self.samples.predictor.context(self.gt.grid)
+            margin = [max(a, b) for a, b in zip(below, above, strict=True)]
+        for group in self.swappable:
+            widest = max(margin[d] for d in group)
+            for d in group:
+                margin[d] = widest
+        return Coordinate(margin)
 
     def sample(self, rng: np.random.Generator) -> dict[str, np.ndarray]:
         samples, spatial = self.samples, self.gt.spatial_dims
