@@ -8,9 +8,9 @@ import numpy as np
 import pytest
 import torch
 import zarr
-from conftest import small_experiment, write_volume
 
 import dacapo
+from conftest import small_experiment, write_volume
 from dacapo.arrays import dequantised, open_array
 from dacapo.errors import ArrayExistsError, ArrayNotFoundError, ConfigError, GeometryError
 from dacapo.experiments.run_config import RunConfig
@@ -66,9 +66,7 @@ def test_voxel_sizes_stay_what_they_were(trained: tuple[RunConfig, Stores, Path]
         assert [a["unit"] for a in found["axes"][spatial]] == ["nanometer"] * 3
 
 
-def test_apply_goes_on_where_it_was_stopped(
-    trained: tuple[RunConfig, Stores, Path], tmp_path: Path
-) -> None:
+def test_apply_goes_on_where_it_was_stopped(trained: tuple[RunConfig, Stores, Path], tmp_path: Path) -> None:
     """Stopped in the middle of a block, the same call ends with the bytes of an undisturbed one."""
     run, stores, volume = trained
     how = {"workers": 0, "stores": stores, "block_shape": Coordinate((13, 40, 36))}

@@ -8,8 +8,8 @@ from pathlib import Path
 
 import pytest
 import yaml
-from conftest import small_experiment, write_volume
 
+from conftest import small_experiment, write_volume
 from dacapo.cli import cli, main
 
 
@@ -42,12 +42,16 @@ def test_a_users_day(tmp_path: Path, experiment: Path, capsys: pytest.CaptureFix
     assert "iteration 6 of 6" in dacapo(capsys, *runs, "show", "small")[1]
     assert dacapo(capsys, *runs, "validate", "small", "-i", 3)[0] == 0
     assert dacapo(capsys, *runs, "predict", "small", raw, "-o", f"{out}/p", "-w", 0, "-i", 6)[0] == 0
-    code, said, error = dacapo(capsys, *runs, "segment", "small", f"{out}/p", "-o", f"{out}/s", "-w", 0, "-p", "bias=0.5")
+    code, said, error = dacapo(
+        capsys, *runs, "segment", "small", f"{out}/p", "-o", f"{out}/s", "-w", 0, "-p", "bias=0.5"
+    )
     assert (code, error) == (0, error)
     code, said, _ = dacapo(capsys, *runs, "apply", "small", raw, "-o", tmp_path / "a.zarr", "-w", 0)
     assert code == 0
     assert str(tmp_path / "a.zarr" / "labels") in said
-    code, said, _ = dacapo(capsys, "evaluate", tmp_path / "a.zarr" / "labels", "--against", f"{tmp_path}/volume1.zarr/labels")
+    code, said, _ = dacapo(
+        capsys, "evaluate", tmp_path / "a.zarr" / "labels", "--against", f"{tmp_path}/volume1.zarr/labels"
+    )
     assert code == 0
     assert "adapted_rand_error" in said
 
@@ -125,7 +129,9 @@ def test_a_missing_dataset_is_named_with_its_place(
 
 def test_every_command_has_help() -> None:
     """Each command says in its first line what it does."""
-    assert {"demo", "run", "train", "validate", "predict", "segment", "apply", "evaluate", "list", "show"} <= set(cli.commands)
+    assert {"demo", "run", "train", "validate", "predict", "segment", "apply", "evaluate", "list", "show"} <= set(
+        cli.commands
+    )
     assert all(c.help for c in cli.commands.values())
 
 
@@ -139,7 +145,9 @@ def test_the_example_experiment_is_valid(tmp_path: Path, capsys: pytest.CaptureF
         assert RunConfig.from_yaml(file.read_text(), str(file)).name == file.stem
 
 
-def test_relative_paths_are_relative_to_the_file(tmp_path: Path, experiment: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_relative_paths_are_relative_to_the_file(
+    tmp_path: Path, experiment: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
     """Paths of a YAML are found from anywhere; --data names another folder; --set changes a field."""
     from dacapo.train import load
 

@@ -55,7 +55,10 @@ def test_yaml_comes_back_equal() -> None:
         ({"animl": 1}, "unknown field 'animl'. Did you mean 'animal'?"),
         ({}, "field 'animal' is missing"),
         ({"animal": {"legs": 3}}, "animal: no type is given. Known are: big_cat"),
-        ({"animal": {"type": "big_cat"}, "other": [{"type": "big_cat"}, {"type": "big_cat", "den": 3}]}, "other[1].den:"),
+        (
+            {"animal": {"type": "big_cat"}, "other": [{"type": "big_cat"}, {"type": "big_cat", "den": 3}]},
+            "other[1].den:",
+        ),
     ],
 )
 def test_mistakes_name_the_field_in_the_users_words(fields: dict[str, object], said: str) -> None:

@@ -12,9 +12,9 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from conftest import small_experiment
 
 import dacapo
+from conftest import small_experiment
 from dacapo.errors import ConfigError, DataError, DuplicateNameError, GeometryError, RunNotFoundError, StoreError
 from dacapo.experiments.run_config import RunConfig
 from dacapo.store import Stores
@@ -174,7 +174,9 @@ def _bad_data(tmp_path: Path, **arrays: object) -> RunConfig:
     dataset = experiment["datasplit"]["train"][0]  # type: ignore[index]
     for part, (data, grid) in arrays.items():  # type: ignore[misc]
         names = ("c^",) * (data.ndim - 3) + ("z", "y", "x")
-        array = create_array(f"{tmp_path}/bad.zarr/{part}", shape=data.shape, dtype=data.dtype, grid=Grid(*grid), axis_names=names)
+        array = create_array(
+            f"{tmp_path}/bad.zarr/{part}", shape=data.shape, dtype=data.dtype, grid=Grid(*grid), axis_names=names
+        )
         array.write(array.roi, data)
         dataset[part] = f"{tmp_path}/bad.zarr/{part}"
     return RunConfig.from_dict(experiment)
@@ -207,7 +209,9 @@ def test_data_that_cannot_be_trained_on_is_named(
     assert stores.weights.iterations("small") == []
 
 
-def test_a_full_disk_leaves_the_last_checkpoint(tmp_path: Path, stores: Stores, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_full_disk_leaves_the_last_checkpoint(
+    tmp_path: Path, stores: Stores, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """A write that fails is one clear line, and the run goes on from what was whole."""
     config = small_experiment(tmp_path)
     original = LocalWeightsStore.store

@@ -33,6 +33,8 @@ class Applied:
     prediction: str
     segmentation: str
     voxels: int
+    made: bool
+    """Whether this call did the work; False where all blocks were there already."""
     predict_seconds: float
     segment_seconds: float
 
@@ -99,14 +101,27 @@ def apply(
 
     started = time.perf_counter()
     common: dict[str, Any] = {
-        "roi": roi, "workers": workers, "block_shape": block_shape, "overwrite": overwrite, "stores": stores,
+        "roi": roi,
+        "workers": workers,
+        "block_shape": block_shape,
+        "overwrite": overwrite,
+        "stores": stores,
     }
-    predict(run, raw, prediction, iteration=iteration, dtype=dtype, progress=stage("predict"), **common)
+    report = predict(run, raw, prediction, iteration=iteration, dtype=dtype, progress=stage("predict"), **common)
     predicted = time.perf_counter()
     segment(run, prediction, segmentation, parameters=parameters, progress=progress, **common)
     ended = time.perf_counter()
     voxels = _voxels(prediction, roi)
-    return Applied(iteration, parameters, prediction, segmentation, voxels, predicted - started, ended - predicted)
+    return Applied(
+        iteration,
+        parameters,
+        prediction,
+        segmentation,
+        voxels,
+        report.done > report.skipped,
+        predicted - started,
+        ended - predicted,
+    )
 
 
 def _voxels(path: str, roi: Roi | None) -> int:

@@ -153,9 +153,15 @@ def demo(folder: str) -> None:
 
 @cli.command()
 @click.argument("experiment", type=click.Path(dir_okay=False))
-@click.option("--report", type=click.Path(dir_okay=False), help="Where the report goes; into the run's folder by default.")
-@click.option("--set", "changes", multiple=True, metavar="NAME=VALUE", help="Set a field of the YAML, such as num_iterations=500.")
-@click.option("--data", metavar="DIR", help="Folder that relative data paths of the YAML are in; the YAML's own by default.")
+@click.option(
+    "--report", type=click.Path(dir_okay=False), help="Where the report goes; into the run's folder by default."
+)
+@click.option(
+    "--set", "changes", multiple=True, metavar="NAME=VALUE", help="Set a field of the YAML, such as num_iterations=500."
+)
+@click.option(
+    "--data", metavar="DIR", help="Folder that relative data paths of the YAML are in; the YAML's own by default."
+)
 def run(experiment: str, report: str | None, changes: tuple[str, ...], data: str | None) -> None:
     """Train and validate EXPERIMENT.yaml and report on it. Stopped, the same command goes on."""
     import dacapo
@@ -218,7 +224,9 @@ def validate(name: str, iteration: int | None) -> None:
 _output_options: list[Callable[[Any], Any]] = [
     click.option("-o", "--output", required=True, help="Where it goes."),
     click.option("--roi", metavar="[a:b,c:d,e:f]", help="Region, in voxels of the output; everything by default."),
-    click.option("-w", "--workers", type=click.IntRange(0), default=2, show_default=True, help="Processes; 0 uses this one."),
+    click.option(
+        "-w", "--workers", type=click.IntRange(0), default=2, show_default=True, help="Processes; 0 uses this one."
+    ),
     click.option("--overwrite", is_flag=True, help="Replace what something else wrote there."),
 ]
 
@@ -348,7 +356,7 @@ def _roi(text: str | None) -> Any:
 
     try:
         pairs = [tuple(int(v) for v in part.split(":")) for part in text.strip("[] ").split(",")]
-        begin, end = zip(*pairs, strict=True)
+        begin = [b for b, _ in pairs]
     except ValueError:
         raise click.UsageError(f"--roi {text}: expected begin:end per axis, such as [0:64,0:128,0:128]") from None
     if any(b >= e for b, e in pairs):
@@ -366,7 +374,9 @@ def _parameters(config: Any, text: str | None) -> Any:
     given = dict(_assignment(part) for part in text.split(","))
     unknown = set(given) - set(first.parameter_names)
     if unknown:
-        raise click.UsageError(f"--parameters: no {', '.join(sorted(unknown))}; there are {', '.join(first.parameter_names)}")
+        raise click.UsageError(
+            f"--parameters: no {', '.join(sorted(unknown))}; there are {', '.join(first.parameter_names)}"
+        )
     del yaml
     return type(first)(**{**first.model_dump(), **given})
 

@@ -38,7 +38,7 @@ def _to_coordinate(value: Any) -> Any:
         raise ValueError(f"expected whole numbers, one per axis, got {value!r}")
     if any(isinstance(v, bool) or not isinstance(v, int | float) or int(v) != v for v in value):
         raise ValueError(f"expected whole numbers, one per axis, got {list(value)}")
-    return Coordinate(int(v) for v in value)
+    return Coordinate(int(v) for v in value)  # type: ignore[no-untyped-call]
 
 
 Voxels = Annotated[
@@ -112,7 +112,9 @@ class Config(BaseModel):
         if tag is None and is_family(cls):
             tag = cls.default_type
         if tag is None and is_family(cls):
-            raise PydanticCustomError("missing_type", "no type is given.{hint}", {"hint": did_you_mean("", short_names(cls))})
+            raise PydanticCustomError(
+                "missing_type", "no type is given.{hint}", {"hint": did_you_mean("", short_names(cls))}
+            )
         found = cls if tag is None else find_type(cls, tag)
         if found is not cls:
             return found.model_validate(fields)
@@ -124,7 +126,8 @@ class Config(BaseModel):
         fields: dict[str, Any] = {}
         for key, value in given.items():
             name = next(
-                (n for n in (key, f"{key}_config", f"{key}_configs", str(key).lstrip("_")) if n in cls.model_fields), None
+                (n for n in (key, f"{key}_config", f"{key}_configs", str(key).lstrip("_")) if n in cls.model_fields),
+                None,
             )
             if name is None:
                 short = {re.sub("_configs?$", "", n) for n in cls.model_fields}
@@ -191,7 +194,11 @@ def find_type(cls: type[Config], tag: Any) -> type[Config]:
         return name.lower().replace("_", "").replace("-", "")
 
     for candidate in family(cls):
-        if fold(str(tag)) in (fold(candidate.__name__), fold(short_name(candidate)), fold(candidate.__name__.removesuffix("Config"))):
+        if fold(str(tag)) in (
+            fold(candidate.__name__),
+            fold(short_name(candidate)),
+            fold(candidate.__name__.removesuffix("Config")),
+        ):
             return candidate
     kind = next((c.kind for c in cls.__mro__ if issubclass(c, Config) and is_family(c)), cls.kind)
     raise ConfigError(f"no {kind} is called {str(tag)!r}.{did_you_mean(str(tag), short_names(cls))}")
@@ -256,7 +263,7 @@ def _mapping(loader: _Loader, node: yaml.MappingNode) -> dict[Any, Any]:
 
 
 _Loader.add_constructor(yaml.resolver.BaseResolver.DEFAULT_MAPPING_TAG, _mapping)
-_Loader.add_constructor("tag:yaml.org,2002:python/tuple", _Loader.construct_sequence)
+_Loader.add_constructor("tag:yaml.org,2002:python/tuple", lambda loader, node: loader.construct_sequence(node))
 
 
 def load_yaml(text: str, where: str = "") -> dict[str, Any]:

@@ -6,12 +6,14 @@ Uses the public functions only; what it writes is what they write. May import ev
 from __future__ import annotations
 
 import time
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, Protocol
 
 import click
 
 from dacapo.store import Stores
+from dacapo.store.files import write_text
 
 VOXEL_SIZE = (5.24, 4.0, 4.0)
 """nm, as a FIB-SEM has it: not all whole numbers."""
@@ -78,7 +80,15 @@ class Ticker(Protocol):
     def blocks(self, stage: str, done: int, total: int) -> None: ...
 
 
-def run_demo(folder: Path, ticker: Ticker, *, iterations: int = 300, shapes: Any = None, workers: int = 2) -> dict[str, Any]:
+def run_demo(
+    folder: Path,
+    ticker: Ticker,
+    *,
+    iterations: int = 300,
+    shapes: Mapping[str, tuple[tuple[int, ...], int, int]] = VOLUMES,
+    block: tuple[int, ...] = BLOCK,
+    workers: int = 2,
+) -> dict[str, str]:
     """Run the demo in `folder` and return its table; what is there already is not made again."""
     import dacapo
     from dacapo.geometry import Coordinate
@@ -88,23 +98,25 @@ def run_demo(folder: Path, ticker: Ticker, *, iterations: int = 300, shapes: Any
     data = folder / "data.zarr"
     if not data.exists():
         unfinished = folder / "unfinished.zarr"  # what a kill leaves is made again
-        for name, how in (shapes or VOLUMES).items():
+        for name, how in shapes.items():
             _write_volume(unfinished, name, *how)
         unfinished.rename(data)
     file = folder / "experiment.yaml"
     if not file.exists():
         text = EXPERIMENT.format(runs=stores.base, file=file, iterations=iterations, interval=max(1, iterations // 3))
-        file.write_text(text, encoding="utf-8")
+        write_text(file, text)
         click.echo(f"  ✔ wrote {file}   (open it: every line is explained)")
     (folder / "dacapo.yaml").write_text("# `dacapo` finds the demo's runs from this folder.\nruns_base_dir: runs\n")
 
     run = dacapo.train(file, stores=stores, progress=ticker.training)
     best = run.best()
-    click.echo(f"  ✔ best {best.criterion} on {best.dataset}: {best.score:.3f} at iteration {best.iteration}, {best.parameters}")
+    click.echo(
+        f"  ✔ best {best.criterion} on {best.dataset}: {best.score:.3f} at iteration {best.iteration}, {best.parameters}"
+    )
     output = folder / "segmented.zarr"
     done = dacapo.apply(
         run, data / "test" / "raw", output, workers=workers, stores=stores, progress=ticker.blocks,
-        block_shape=Coordinate(BLOCK),
+        block_shape=Coordinate(block),
     )  # fmt: skip
     scores = dacapo.evaluate(done.segmentation, data / "test" / "labels")
     table = _table(run, done, scores)
@@ -153,7 +165,7 @@ def _table(run: Any, done: Any, scores: Any) -> dict[str, str]:
         "panoptic quality": f"{scores.pq:.3f}",
     }
     for verb, took in (("predict", done.predict_seconds), ("segment", done.segment_seconds)):
-        table[verb] = f"{done.voxels / took / 1e6:.2f} Mvoxel/s"
+        table[verb] = f"{done.voxels / took / 1e6:.2f} Mvoxel/s" if done.made else "done before"
     return table
 
 

@@ -25,18 +25,22 @@ if TYPE_CHECKING:
     from dacapo.experiments.run_config import RunConfig
 
 MEMORY_BUDGET = 2**30
-"""Bytes of activations that a tile may take on a CPU."""
+"""Bytes of activations that a tile may take on a CPU, unless most of it would be context."""
+LEAST_EFFICIENCY = 0.2
+"""Share of the voxels run through the network that are not context, below which more memory is taken."""
 
 
-BATCH_SIZE = 2
-"""Tiles at once. On a CPU torch sends single small samples down a path that is several times slower."""
+SMALL_SLICE = 20480
+"""torch on a CPU sends a single sample with fewer voxels in its first two axes down a path that is several times
+slower; two at once are not."""
 
 
 class Tiles:
     """How an architecture covers a region: the input shape of a tile, and the part of its output that is exact.
 
     A tile's exact part is what is left when the receptive context is cut off the input on every side; its
-    corners lie on multiples of the stride, counted from the volume's corner.
+    corners lie on multiples of the stride, counted from the volume's corner. Of all tiles that fit the budget
+    (bytes), those are taken that cover the region with the fewest voxels run through the network.
     """
 
     def __init__(self, architecture: ArchitectureConfig, region: Coordinate, bytes_per_voxel: int, budget: int) -> None:
@@ -44,22 +48,38 @@ class Tiles:
         self.scale = tuple(int(f) for f in architecture.scale_factor)
         self.stride = self._in_output(architecture.stride)
         self.offset = self._in_output(architecture.receptive_context())
-        fixed = any(architecture.eval_shape_increase)
-        if fixed:
-            self._take(architecture.input_shape + architecture.eval_shape_increase)
+        if any(architecture.eval_shape_increase):
+            self.input_shape = architecture.input_shape + architecture.eval_shape_increase
+            self.shape = self._exact(self.input_shape)
             if min(self.shape) < 1:
                 raise ConfigError(f"{architecture.name}: with eval_shape_increase no voxel sees its whole context")
-            return
-        wanted = self._rounded(region)
-        self._take(self._input_for(wanted))
-        while math.prod(self.input_shape) * bytes_per_voxel > budget:
-            axis = max(range(len(wanted)), key=lambda d: wanted[d] / self.stride[d])
-            if wanted[axis] <= self.stride[axis]:
-                return  # the smallest there is: let it try
-            smaller = list(wanted)
-            smaller[axis] -= self.stride[axis]
-            wanted = Coordinate(smaller)
-            self._take(self._input_for(wanted))
+        else:
+            self.input_shape, self.shape = self._cheapest(region, budget // bytes_per_voxel)
+        self.batch_size = 2 if self.input_shape[0] * self.input_shape[1] <= SMALL_SLICE else 1
+        num = math.prod(-(-r // s) for r, s in zip(region, self.shape, strict=True))
+        self.efficiency = math.prod(region) / math.prod(self._in_output(self.input_shape)) / num
+
+    def _cheapest(self, region: Coordinate, most_voxels: int) -> tuple[Coordinate, Coordinate]:
+        """Input and exact shape. Axes do not influence each other, so each is cut into 1, 2, … equal parts alone."""
+        cuts: list[list[tuple[int, int, int]]] = [[] for _ in region]
+        for parts in range(1, 25):
+            wanted = self._rounded(Coordinate(-(-r // parts) for r in region))
+            taken = self._input_for(wanted)
+            for axis, exact in enumerate(self._exact(taken)):
+                cut = (taken[axis], exact, -(-region[axis] // exact))
+                if cut not in cuts[axis]:
+                    cuts[axis].append(cut)
+        best, smallest = None, None
+        for choice in itertools.product(*cuts):
+            voxels = math.prod(c[0] for c in choice)
+            run = voxels * math.prod(c[2] for c in choice)
+            at_once = voxels * (2 if choice[0][0] * choice[1][0] <= SMALL_SLICE and run > voxels else 1)
+            if at_once <= most_voxels and (best is None or run < best[0]):
+                best = (run, choice)
+            if smallest is None or voxels < smallest[0]:
+                smallest = (voxels, choice)
+        chosen = (best or smallest)[1]  # type: ignore[index]  # if none fits, the smallest there is
+        return Coordinate(c[0] for c in chosen), Coordinate(c[1] for c in chosen)
 
     def _in_output(self, voxels: Coordinate) -> Coordinate:
         return Coordinate(v * f for v, f in zip(voxels, self.scale, strict=True))
@@ -72,10 +92,9 @@ class Tiles:
         least = Coordinate(-(-e // f) + 2 * c for e, f, c in zip(exact, self.scale, context, strict=True))
         return self.architecture.next_input_shape(least)
 
-    def _take(self, input_shape: Coordinate) -> None:
-        self.input_shape = input_shape
+    def _exact(self, input_shape: Coordinate) -> Coordinate:
         exact = (n - 2 * o for n, o in zip(self._in_output(input_shape), self.offset, strict=True))
-        self.shape = Coordinate(e // m * m for e, m in zip(exact, self.stride, strict=True))
+        return Coordinate(e // m * m for e, m in zip(exact, self.stride, strict=True))
 
     def cover(self, roi: Roi) -> Iterator[Roi]:
         """Tiles (exact parts, voxels of the output grid) that together cover `roi`."""
@@ -100,10 +119,20 @@ class Network:
         (C, *spatial) or (*spatial); mirrored beyond its border.
     region : Coordinate, optional
         How large the regions are that will be asked for (output voxels); tiles are no larger. The volume by default.
+    budget : int, optional
+        Bytes of activations that a tile may take; see `fitting_tiles`.
+    processes : int
+        How many do the same on this machine, and share its memory.
     """
 
     def __init__(
-        self, run: RunConfig, raw: Array, device: torch.device, region: Coordinate | None = None, budget: int | None = None
+        self,
+        run: RunConfig,
+        raw: Array,
+        device: torch.device,
+        region: Coordinate | None = None,
+        budget: int | None = None,
+        processes: int = 1,
     ) -> None:
         from dacapo.experiments.datasplits.datasets.datasets import as_raw
 
@@ -114,8 +143,7 @@ class Network:
             (0,) * raw.spatial_dims,
             tuple(int(n * f) for n, f in zip(raw.spatial_shape, architecture.scale_factor, strict=True)),
         )
-        budget = budget or memory_budget(device)
-        self.tiles = Tiles(architecture, region or self.roi.shape, activation_bytes(run), budget // BATCH_SIZE)
+        self.tiles = fitting_tiles(run, region or self.roi.shape, device, budget, processes)
         run.to(device)
         run.model.eval()
 
@@ -127,10 +155,12 @@ class Network:
         """float32 (C, *roi.shape) of a region (voxels of the output grid), the whole volume by default."""
         roi = roi or self.roi
         out = np.empty((self.num_channels, *roi.shape), np.float32)
-        for tiles in _batched(self.tiles.cover(roi), BATCH_SIZE):
+        for tiles in _batched(self.tiles.cover(roi), self.tiles.batch_size):
             for tile, values in zip(tiles, self._run(tiles), strict=True):
                 inside = tile.intersect(roi)
-                source = tuple(slice(a - o, b - o) for a, b, o in zip(inside.begin, inside.end, tile.begin, strict=True))
+                source = tuple(
+                    slice(a - o, b - o) for a, b, o in zip(inside.begin, inside.end, tile.begin, strict=True)
+                )
                 target = tuple(slice(a - o, b - o) for a, b, o in zip(inside.begin, inside.end, roi.begin, strict=True))
                 out[(slice(None), *target)] = values[(slice(None), *source)]
         return out
@@ -161,19 +191,37 @@ def output_grid(run: RunConfig, raw: Array) -> Grid:
     return raw.grid.scaled([1 / f for f in run.architecture_config.scale_factor])
 
 
-def memory_budget(device: torch.device) -> int:
-    """Bytes that a tile's activations may take."""
+def fitting_tiles(
+    run: RunConfig, region: Coordinate, device: torch.device, budget: int | None = None, processes: int = 1
+) -> Tiles:
+    """Tiles for a region within a budget of bytes.
+
+    Without a budget, about 1 GiB on a CPU; more, up to this process's share of what is free, while most of what
+    is run through the network would be context. On a GPU, most of its free memory.
+    """
+    import os
+
+    architecture, each = run.architecture_config, activation_bytes(run)
+    if budget is not None:
+        return Tiles(architecture, region, each, budget)
     if device.type == "cuda":
         import torch
 
-        return int(0.6 * torch.cuda.mem_get_info(device)[0])
-    return MEMORY_BUDGET
+        return Tiles(architecture, region, each, int(0.6 * torch.cuda.mem_get_info(device)[0]))
+    free = os.sysconf("SC_AVPHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
+    most = max(MEMORY_BUDGET, int(0.4 * free / max(1, processes)))
+    budget = MEMORY_BUDGET
+    tiles = Tiles(architecture, region, each, budget)
+    while tiles.efficiency < LEAST_EFFICIENCY and budget < most:
+        budget = min(most, 2 * budget)
+        tiles = Tiles(architecture, region, each, budget)
+    return tiles
 
 
 def activation_bytes(run: RunConfig) -> int:
-    """Bytes of activations per input voxel at the network's widest moment, half as much again for workspace."""
+    """Bytes of activations per input voxel at the network's widest moment."""
     channels = run.architecture_config.peak_channels + 2 * run.model.num_out_channels
-    return int(1.5 * 4 * channels * math.prod(run.architecture_config.scale_factor))
+    return int(4 * channels * math.prod(run.architecture_config.scale_factor))
 
 
 def quantised(prediction: np.ndarray, value_range: tuple[float, float], dtype: np.dtype[Any]) -> np.ndarray:

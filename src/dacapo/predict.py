@@ -120,6 +120,7 @@ def predict(
             "raw": raw_config.to_dict(),
             "output": str(Path(output).resolve()),
             "region": list(block),
+            "processes": workers,
         },
         total=total,
         block=block,
@@ -144,7 +145,9 @@ def output_array(path: str | Path, key: str, overwrite: bool, *, grid: Grid, **h
     return create_array(str(path), grid=grid, axis_names=names, overwrite=overwrite, **how)
 
 
-def block_worker(run: dict[str, Any], weights: str, raw: dict[str, Any], output: str, region: list[int]) -> Any:
+def block_worker(
+    run: dict[str, Any], weights: str, raw: dict[str, Any], output: str, region: list[int], processes: int
+) -> Any:
     """What a worker process does: open everything once, then predict block after block."""
     from dacapo.arrays import open_array
     from dacapo.compute_context import create_compute_context
@@ -159,7 +162,9 @@ def block_worker(run: dict[str, Any], weights: str, raw: dict[str, Any], output:
     config = RunConfig.from_dict(run)
     config.load_weights(read_weights(Path(weights)), with_optimizer=False)
     target = open_array(output, mode="r+")
-    network = Network(config, ArrayConfig.from_dict(raw).array(), context.device, Coordinate(region))
+    network = Network(
+        config, ArrayConfig.from_dict(raw).array(), context.device, Coordinate(region), processes=processes
+    )
     assert config.task is not None
     value_range = config.task.predictor.value_range
 

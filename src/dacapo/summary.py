@@ -36,7 +36,9 @@ def tracked_bests(run: RunConfig) -> list[Best]:
 def score_lines(run: RunConfig) -> list[str]:
     """A table of the bests."""
     rows = [("dataset", "criterion", "best", "iteration", "parameters")]
-    rows += [(b.dataset, b.criterion, f"{b.score:.4f}", str(b.iteration), str(b.parameters)) for b in tracked_bests(run)]
+    rows += [
+        (b.dataset, b.criterion, f"{b.score:.4f}", str(b.iteration), str(b.parameters)) for b in tracked_bests(run)
+    ]
     if len(rows) == 1:
         return ["not validated yet"]
     widths = [max(len(row[i]) for row in rows) for i in range(len(rows[0]))]
@@ -55,9 +57,7 @@ def list_lines(stores: Stores) -> list[str]:
         except DacapoError as error:
             rows.append((name, "broken", "", "", str(error)))
     widths = [max(len(row[i]) for row in rows) for i in range(4)]
-    return [
-        "  ".join(cell.ljust(w) for cell, w in zip(row, widths, strict=False)) + f"  {row[4]}" for row in rows
-    ]
+    return ["  ".join(cell.ljust(w) for cell, w in zip(row, widths, strict=False)) + f"  {row[4]}" for row in rows]
 
 
 def _row(name: str, stores: Stores) -> tuple[str, str, str, str, str]:
@@ -103,7 +103,9 @@ def show_lines(name: str, stores: Stores) -> list[str]:
     lines = [f"{name}: iteration {stores.weights.latest_iteration(name) or 0} of {run.num_iterations}"]
     if stats:
         recent = [s.loss for s in stats[-100:]]
-        lines.append(f"loss {np.mean(recent):.4f} over the last {len(recent)} iterations, {np.mean([s.time for s in stats[-100:]]):.2f} s each")
+        lines.append(
+            f"loss {np.mean(recent):.4f} over the last {len(recent)} iterations, {np.mean([s.time for s in stats[-100:]]):.2f} s each"
+        )
     return [*lines, "", *score_lines(run), "", run.to_yaml().rstrip()]
 
 

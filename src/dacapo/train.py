@@ -232,9 +232,7 @@ def _validate_if_due(
 class _Session:
     """What is written while a run trains: losses often, weights at intervals."""
 
-    def __init__(
-        self, run: RunConfig, stores: Stores, start: int, progress: Callable[[Progress], None] | None
-    ) -> None:
+    def __init__(self, run: RunConfig, stores: Stores, start: int, progress: Callable[[Progress], None] | None) -> None:
         self.run, self.stores, self.progress = run, stores, progress
         self.clock = _Clock()
         self.pending: list[tuple[int, torch.Tensor, float]] = []
@@ -299,7 +297,9 @@ class _Session:
         self.clock.lap()
 
 
-def save_snapshot(run: RunConfig, iteration: int, batch: dict[str, Any], prediction: torch.Tensor, stores: Stores) -> None:
+def save_snapshot(
+    run: RunConfig, iteration: int, batch: dict[str, Any], prediction: torch.Tensor, stores: Stores
+) -> None:
     """Keep a batch and what the network made of it, as OME-Zarr: one group an iteration, one array a part."""
     from dacapo.arrays import create_array
 
@@ -310,7 +310,11 @@ def save_snapshot(run: RunConfig, iteration: int, batch: dict[str, Any], predict
         data = values[0].float().cpu().numpy()
         grid = run.datasplit.train[0].raw.grid if name == "raw" else gt_grid
         array = create_array(
-            f"{container}/{iteration}/{name}", shape=data.shape, dtype=data.dtype, grid=grid,
-            axis_names=("c^", *grid.axes), overwrite=True,
+            f"{container}/{iteration}/{name}",
+            shape=data.shape,
+            dtype=data.dtype,
+            grid=grid,
+            axis_names=("c^", *grid.axes),
+            overwrite=True,
         )
         array.write(array.roi, data)

@@ -104,7 +104,9 @@ def predict_dataset(run: RunConfig, dataset: Dataset, device: Any) -> np.ndarray
     network = Network(run, dataset.raw, device, region=dataset.gt.spatial_shape)
     prediction = network.predict(Roi(shift, dataset.gt.spatial_shape))
     if not np.isfinite(prediction).all():
-        raise DataError(f"{run}: the prediction of {dataset.name} is not finite: training went astray, lower learning_rate")
+        raise DataError(
+            f"{run}: the prediction of {dataset.name} is not finite: training went astray, lower learning_rate"
+        )
     low, high = run.task.predictor.value_range
     stored = quantised(prediction, (low, high), np.dtype(np.uint8))
     return stored.astype(np.float32) * np.float32((high - low) / 255) + np.float32(low)
@@ -148,7 +150,10 @@ def sweep(
 
 
 def _scores(
-    task: Task, arrays: dict[str, np.ndarray], voxel_size: Sequence[float], parameters: Sequence[PostProcessorParameters]
+    task: Task,
+    arrays: dict[str, np.ndarray],
+    voxel_size: Sequence[float],
+    parameters: Sequence[PostProcessorParameters],
 ) -> list[list[float]]:
     return [
         task.evaluator.evaluate(segmentation, arrays["truth"], voxel_size, arrays["valid"]).values()

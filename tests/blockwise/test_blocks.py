@@ -30,7 +30,9 @@ def test_blocks_tile_the_region(begin, shape, block):
         b = grid[i]
         assert b.block_id == i
         assert b.read_roi == Roi(b.write_roi.begin - Coordinate(1, 2), b.write_roi.shape + Coordinate(4, 2))
-        count[tuple(slice(lo - o, hi - o) for lo, hi, o in zip(b.write_roi.begin, b.write_roi.end, begin, strict=True))] += 1
+        count[
+            tuple(slice(lo - o, hi - o) for lo, hi, o in zip(b.write_roi.begin, b.write_roi.end, begin, strict=True))
+        ] += 1
         for axis in range(2):
             above = grid.next_along(i, axis)
             if above is not None:

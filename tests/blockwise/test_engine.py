@@ -78,7 +78,9 @@ def test_a_block_that_fails_at_first_is_tried_again(tmp_path, workers):
 @pytest.mark.parametrize("workers", [0, 2])
 def test_a_block_that_always_fails_is_named_and_the_rest_is_done(tmp_path, workers):
     """The error has the region, the message and the traceback; the next call tries only that block."""
-    with pytest.raises(BlocksFailedError, match=r"1 of 10 .* \(11,\) to \(13,\): ValueError: no luck with block 4") as caught:
+    with pytest.raises(
+        BlocksFailedError, match=r"1 of 10 .* \(11,\) to \(13,\): ValueError: no luck with block 4"
+    ) as caught:
         run(tmp_path, "bad", workers, bad_blocks=[4], times=4)
     assert isinstance(caught.value, BlockwiseError)
     assert 'raise ValueError(f"no luck' in str(caught.value.__cause__)

@@ -146,7 +146,7 @@ def test_what_is_done_is_not_done_again_and_what_was_removed_is(tmp_path):
     files = {p: p.stat().st_mtime_ns for p in tmp_path.rglob("*") if p.is_file() and "logs" not in p.parts}
     second, _ = segment(tmp_path, source)
     assert (second.objects, second.fragments, second.merges) == (first.objects, first.fragments, first.merges)
-    data_files = [p for p in files if p.suffix == ".npz" or "c" in p.parts and "blocks" not in p.parts]
+    data_files = [p for p in files if p.suffix == ".npz" or ("c" in p.parts and "blocks" not in p.parts)]
     assert data_files
     assert all(p.stat().st_mtime_ns == files[p] for p in data_files)
     shutil.rmtree(tmp_path / "out.zarr")
@@ -171,7 +171,9 @@ def test_a_mask_restricts_the_labels(tmp_path):
     data = tangle((20, 16, 16), 0.4, 6)
     coarse = np.zeros((10, 8, 8), np.uint8)
     coarse[2:7, 1:, :5] = 1
-    array = create_array(tmp_path / "in.zarr/coarse", shape=coarse.shape, dtype="uint8", grid=Grid((8.0,) * 3, (10.0,) * 3))
+    array = create_array(
+        tmp_path / "in.zarr/coarse", shape=coarse.shape, dtype="uint8", grid=Grid((8.0,) * 3, (10.0,) * 3)
+    )
     array.write(array.roi, coarse)
     _, found = segment(tmp_path, volume(tmp_path, data), mask=tmp_path / "in.zarr/coarse")
     fine = coarse.repeat(2, 0).repeat(2, 1).repeat(2, 2)
@@ -218,7 +220,7 @@ def test_a_watershed_of_blocks_is_that_of_the_whole(tmp_path):
     from dacapo.ops.metrics import contingency
     from dacapo.ops.watershed import mutex_watershed
 
-    cells, affinities, neighborhood = touching_cells((36, 36, 36), 0.15)
+    _, affinities, neighborhood = touching_cells((36, 36, 36), 0.15)
     array = create_array(tmp_path / "in.zarr/affs", shape=affinities.shape, dtype="float32", grid=Grid((4.0,) * 3))
     array.write(array.roi, affinities)
     whole = mutex_watershed(affinities, neighborhood, bias=0.5)

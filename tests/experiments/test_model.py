@@ -58,8 +58,10 @@ def test_attributes():
     head = nn.Conv3d(4, 5, 1)
     model = Model(architecture, head, activation)
     assert issubclass(CNNectomeUNetConfig, Architecture)
-    assert model.architecture is architecture and model.prediction_head is head
-    assert isinstance(model.chain, nn.Sequential) and model.chain[1] is head
+    assert model.architecture is architecture
+    assert model.prediction_head is head
+    assert isinstance(model.chain, nn.Sequential)
+    assert model.chain[1] is head
     assert (model.num_in_channels, model.num_out_channels) == (1, 5)
     assert (model.input_shape, model.output_shape) == ((16, 16, 16), (16, 16, 16))
     assert model.eval_input_shape == (24, 20, 20)
@@ -110,15 +112,18 @@ def test_compute_output_shape_changes_nothing(architecture, training):
     with torch.inference_mode():
         real = model.eval()(torch.zeros(1, model.num_in_channels, *architecture.input_shape * 2))
     assert (channels, tuple(shape)) == (real.shape[1], tuple(real.shape[2:]))
-    assert isinstance(channels, int) and isinstance(shape, Coordinate)
+    assert isinstance(channels, int)
+    assert isinstance(shape, Coordinate)
 
 
 def test_making_a_model_leaves_batch_statistics_alone():
     """A new model's batch norms have seen nothing, and it is in train mode."""
     model = make()
     norms = [m for m in model.modules() if isinstance(m, nn.modules.batchnorm._BatchNorm)]
-    assert norms and all(int(m.num_batches_tracked) == 0 for m in norms)
-    assert model.training and all(m.training for m in model.modules())
+    assert norms
+    assert all(int(m.num_batches_tracked) == 0 for m in norms)
+    assert model.training
+    assert all(m.training for m in model.modules())
 
 
 def test_output_shape_of_a_large_input_costs_nothing():
@@ -157,7 +162,8 @@ def test_only_the_head_is_initialised_here():
     for seed in (0, 0, 1):
         torch.manual_seed(seed)
         heads.append(Model(FakePretrainedConfig(), nn.Conv2d(3, 5000, 1)).prediction_head.weight)
-    assert torch.equal(heads[0], heads[1]) and not torch.equal(heads[0], heads[2])
+    assert torch.equal(heads[0], heads[1])
+    assert not torch.equal(heads[0], heads[2])
     assert heads[0].std().item() == pytest.approx((2 / 3) ** 0.5, rel=0.05)
 
 

@@ -61,7 +61,9 @@ def test_nothing_validated_yet():
     assert past.to_xarray().shape == (0, 2, 3, 2)
     assert past.to_xarray().iterations.dtype == np.int64
     index, value = past.get_best(past.to_xarray(), "iterations")
-    assert index.shape == (2, 3, 2) and index.isnull().all() and value.isnull().all()
+    assert index.shape == (2, 3, 2)
+    assert index.isnull().all()
+    assert value.isnull().all()
 
 
 def test_add_iteration_scores():
@@ -144,7 +146,8 @@ def test_to_xarray():
     values = np.arange(24.0).reshape(2, 2, 3, 2)
     data = of_values(values).to_xarray()
     assert data.dims == ("iterations", "datasets", "parameters", "criteria")
-    assert np.array_equal(data.values, values) and data.dtype == np.float64
+    assert np.array_equal(data.values, values)
+    assert data.dtype == np.float64
     assert data.sel(iterations=100, datasets="crop_b", parameters=PARAMETERS[2], criteria="f1") == 23
     assert data.datasets.values.tolist() == ["crop_a", "crop_b"]
 
@@ -172,7 +175,8 @@ def test_get_best_judges_each_criterion_by_its_direction():
     """Lower VOI and higher F1 win, whichever criterion comes first."""
     past = of_values([[[[1.0, 0.2]]], [[[3.0, 0.9]]], [[[2.0, 0.5]]]])
     index, value = past.get_best(past.to_xarray(), "iterations")
-    assert index.dtype == np.int64 and index.dims == ("datasets", "parameters", "criteria")
+    assert index.dtype == np.int64
+    assert index.dims == ("datasets", "parameters", "criteria")
     assert index.values.ravel().tolist() == [0, 100]
     assert value.values.ravel().tolist() == [1.0, 0.9]
     real = InstanceEvaluationScores()
@@ -197,9 +201,11 @@ def test_get_best_down_to_one_number():
     past = of_values([[[[1.0, 0.2], [0.5, 0.1]]], [[[3.0, 0.9], [0.7, 0.4]]]])
     data = past.to_xarray().sel(criteria="voi", datasets="crop_a")
     index, value = past.get_best(data.sel(iterations=0), "parameters")
-    assert index.item() is PARAMETERS[1] and value == 0.5
+    assert index.item() is PARAMETERS[1]
+    assert value == 0.5
     index, value = past.get_best(data.sel(parameters=PARAMETERS[0]), "iterations")
-    assert int(index) == 0 and index.dtype == np.int64
+    assert int(index) == 0
+    assert index.dtype == np.int64
 
 
 def test_get_best_skips_nan():
@@ -216,7 +222,8 @@ def test_get_best_skips_nan():
     index, _ = past.get_best(past.to_xarray(), "parameters")
     assert index.values[0, 0].tolist() == [None, PARAMETERS[0]]
     index, _ = past.get_best(past.to_xarray().sel(iterations=0), "datasets")
-    assert index.isnull().values.tolist() == [[True, False], [True, True]] and index.values[0, 1] == "crop_a"
+    assert index.isnull().values.tolist() == [[True, False], [True, True]]
+    assert index.values[0, 1] == "crop_a"
 
 
 def test_get_best_takes_the_first_of_equals():

@@ -72,8 +72,10 @@ def test_nothing_trained_yet():
     past.delete_after(0)
     assert past.trained_until() == 0
     array = past.to_xarray()
-    assert array.shape == (0,) and array.dims == ("iterations",)
-    assert array.dtype == np.float64 and array.iterations.dtype == np.int64
+    assert array.shape == (0,)
+    assert array.dims == ("iterations",)
+    assert array.dtype == np.float64
+    assert array.iterations.dtype == np.int64
 
 
 def test_histories_share_nothing():
@@ -81,7 +83,8 @@ def test_histories_share_nothing():
     given = [TrainingIterationStats(0, 0.1)]
     one, two = TrainingStats(given), TrainingStats()
     one.add_iteration_stats(TrainingIterationStats(1, 0.1))
-    assert len(given) == 1 and two.iteration_stats == []
+    assert len(given) == 1
+    assert two.iteration_stats == []
 
 
 def test_to_xarray():
@@ -99,7 +102,8 @@ def test_long_histories_are_quick():
     array = past.to_xarray()
     past.delete_after(299_999)
     assert time.perf_counter() - start < 15
-    assert array.size == 300_000 and past.trained_until() == 299_999
+    assert array.size == 300_000
+    assert past.trained_until() == 299_999
 
 
 def test_history_does_not_load_torch():

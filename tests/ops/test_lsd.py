@@ -69,9 +69,7 @@ def test_lines_longer_than_the_window_and_the_tiles():
     """What is skipped outside the band is zero."""
     labels = np.ones((3, 200), np.uint8)
     labels[1, 60:] = 2
-    np.testing.assert_allclose(
-        local_shape_descriptors(labels, 5.0, (1, 1)), brute(labels, (5, 5), (1, 1)), atol=2e-4
-    )
+    np.testing.assert_allclose(local_shape_descriptors(labels, 5.0, (1, 1)), brute(labels, (5, 5), (1, 1)), atol=2e-4)
 
 
 def test_a_ball_points_to_its_middle():

@@ -108,7 +108,7 @@ def test_nearest_copies_the_voxel_at_the_same_coordinates(out_shape, voxel_size,
     in_shape = tuple(n - 3 for n in out_shape) if smaller else source_shape(transform, out_shape, voxel_size)
     labels = np.random.default_rng(0).integers(2**63, 2**64, in_shape, dtype=np.uint64)
     where = np.floor(coordinates(transform, in_shape, out_shape, voxel_size) + 0.5).astype(int)
-    inside = np.all([(0 <= w) & (w < n) for w, n in zip(where, in_shape, strict=True)], axis=0)
+    inside = np.all([(w >= 0) & (w < n) for w, n in zip(where, in_shape, strict=True)], axis=0)
     kept = tuple(np.clip(w, 0, n - 1) for w, n in zip(where, in_shape, strict=True))
     found = apply_nearest(labels, transform, out_shape, voxel_size)
     np.testing.assert_array_equal(found, np.where(inside, labels[kept], np.uint64(0)))

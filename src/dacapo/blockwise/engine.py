@@ -198,7 +198,12 @@ class _Run:
 
     def in_processes(self, job: Job, workers: int, max_restarts: int) -> None:
         """All blocks in worker processes; returns, or raises what interrupted it, when none of them is left."""
-        with _daisy_logs(self.logs, "file"), _threads_per_worker(workers), _lifeline() as (pipe, cut), _held_interrupt():
+        with (
+            _daisy_logs(self.logs, "file"),
+            _threads_per_worker(workers),
+            _lifeline() as (pipe, cut),
+            _held_interrupt(),
+        ):
             job.lifeline = pipe
 
             def worker() -> None:
@@ -268,9 +273,9 @@ class _Run:
         from daisy.v2 import run_blockwise
 
         try:
-            self.states = run_blockwise(
-                self._task, progress=self, return_states=True, summary=False, host="127.0.0.1"
-            )[self.task_id]
+            self.states = run_blockwise(self._task, progress=self, return_states=True, summary=False, host="127.0.0.1")[
+                self.task_id
+            ]
         except BaseException as error:
             self.error = error
             self.states = (getattr(error, "daisy_states", None) or {}).get(self.task_id)

@@ -119,7 +119,13 @@ def segment_blocks(
     said = {
         "function": function,
         "parameters": dict(parameters),
-        "source": [str(source), list(volume.shape), str(volume.dtype), volume.attributes.get("value_range"), made(volume)],
+        "source": [
+            str(source),
+            list(volume.shape),
+            str(volume.dtype),
+            volume.attributes.get("value_range"),
+            made(volume),
+        ],
         "mask": None if mask is None else [str(mask), made(open_array(mask))],
         "grid": grid_to_json(grid),
         "key": dict(key or {}),
@@ -195,7 +201,9 @@ def _grid(volume: Array, roi: Roi | None, block: Coordinate, context: tuple[Coor
                 f"more than one block, because neighbours are joined by what both of them see."
             )
     if len(grid) * ids_per_block(grid) >= 2**64:
-        raise BlockwiseError(f"{len(grid)} blocks of {tuple(block)} voxels need more than 2^64 ids: segment a smaller roi.")
+        raise BlockwiseError(
+            f"{len(grid)} blocks of {tuple(block)} voxels need more than 2^64 ids: segment a smaller roi."
+        )
     return grid
 
 
@@ -294,5 +302,7 @@ def _digest(said: Any) -> str:
     try:
         text = json.dumps(said, sort_keys=True, allow_nan=False)
     except (TypeError, ValueError) as error:
-        raise BlockwiseError(f"parameters and key must be JSON values, to be handed to workers and kept: {error}.") from error
+        raise BlockwiseError(
+            f"parameters and key must be JSON values, to be handed to workers and kept: {error}."
+        ) from error
     return hashlib.sha256(text.encode()).hexdigest()[:16]

@@ -46,7 +46,13 @@ def file_of(folder: str | Path, stage: str, block_id: int) -> Path:
 
 
 def fragments(
-    function: str, parameters: dict[str, Any], source: str, mask: str | None, output: str, folder: str, grid: list[list[int]]
+    function: str,
+    parameters: dict[str, Any],
+    source: str,
+    mask: str | None,
+    output: str,
+    folder: str,
+    grid: list[list[int]],
 ) -> Process:
     """Segment each block with its context; keep its core with global ids, and its labels of the slabs at its faces."""
     blocks, segment = grid_from_json(grid), find_function(function)
@@ -143,7 +149,9 @@ def mask_on(mask: Array, volume: Array, roi: Roi) -> np.ndarray:
     """Where `mask` is not 0 in a region of `volume`'s voxels; its own voxels may be n times as large. 0 outside it."""
     factors = [int(f) for f in volume.grid.ratio(mask.grid)]
     if mask.channel_dims or min(factors) < 1:
-        raise BlockwiseError(f"mask {mask.path} must have no channels, and voxels as large as the volume's, or n times.")
+        raise BlockwiseError(
+            f"mask {mask.path} must have no channels, and voxels as large as the volume's, or n times."
+        )
     covering = volume.grid.convert(roi, mask.grid)
     values = mask.read(covering, pad="zero") != 0
     for axis, factor in enumerate(factors):

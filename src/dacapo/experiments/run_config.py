@@ -216,7 +216,11 @@ class RunConfig(Config):
         wanted = getattr(self.task_config, "channels", None)
         allowed = {1, len(wanted)} if wanted else {1}
         if channels not in allowed:
-            names = f"the task has {len(wanted)} ({', '.join(wanted)})" if wanted else "the task takes labels without channels"
+            names = (
+                f"the task has {len(wanted)} ({', '.join(wanted)})"
+                if wanted
+                else "the task takes labels without channels"
+            )
             raise ConfigError(f"{dataset.name}: gt has {channels} channels, {names}")
 
     def data_loader(self, start: int = 0, stop: int | None = None) -> Iterator[dict[str, torch.Tensor]]:
@@ -259,7 +263,9 @@ class RunConfig(Config):
             return nullcontext()
         return torch.autocast(device.type, torch.bfloat16)
 
-    def train_step(self, iteration: int, batch: dict[str, torch.Tensor], device: torch.device) -> tuple[torch.Tensor, Any]:
+    def train_step(
+        self, iteration: int, batch: dict[str, torch.Tensor], device: torch.device
+    ) -> tuple[torch.Tensor, Any]:
         """One step of the optimiser. Returns the loss (on the device, not waited for) and the prediction."""
         assert self.task is not None
         for group in self.optimizer.param_groups:

@@ -12,6 +12,7 @@ from dacapo.errors import GeometryError
 from dacapo.ops.affinities import pair_slices
 from dacapo.ops.checks import check_labels, check_neighborhood
 
+
 def link_objects(
     labels: NDArray[np.integer],
     affinities: NDArray[np.floating],
@@ -41,7 +42,9 @@ def link_objects(
     labels = check_labels(labels)
     offsets = check_neighborhood(neighborhood, labels.ndim)
     if affinities.shape[1:] != labels.shape or len(affinities) < len(offsets):
-        raise GeometryError(f"affinities of shape {affinities.shape} do not fit labels {labels.shape} and {len(offsets)} offsets")
+        raise GeometryError(
+            f"affinities of shape {affinities.shape} do not fit labels {labels.shape} and {len(offsets)} offsets"
+        )
     compact, _ = fastremap.renumber(labels.astype(np.uint64), preserve_zero=True)
     low, high, total, count = _region_graph(compact, affinities, offsets)
     target = _merged(int(compact.max(initial=0)) + 1, low, high, total, count, threshold)

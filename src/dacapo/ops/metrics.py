@@ -164,9 +164,7 @@ def _margins(segments: np.ndarray, truths: np.ndarray, counts: np.ndarray) -> _M
     truth_ids, truth = np.unique(truths, return_inverse=True)
     # Floats: the square of a count may exceed 64 bits.
     weights = counts.astype(np.float64)
-    sizes = (
-        np.bincount(index, weights, len(ids)) for index, ids in ((segment, segment_ids), (truth, truth_ids))
-    )
+    sizes = (np.bincount(index, weights, len(ids)) for index, ids in ((segment, segment_ids), (truth, truth_ids)))
     return _Margins(segment, truth, weights, segment_ids, truth_ids, *sizes, total=float(weights.sum()))
 
 

@@ -24,7 +24,14 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from dacapo.config import Config, family
-from dacapo.errors import ConfigError, DuplicateNameError, RunNotFoundError, StoreError, WeightsNotFoundError, did_you_mean
+from dacapo.errors import (
+    ConfigError,
+    DuplicateNameError,
+    RunNotFoundError,
+    StoreError,
+    WeightsNotFoundError,
+    did_you_mean,
+)
 from dacapo.experiments.scores import ValidationIterationScores
 from dacapo.experiments.stats import TrainingIterationStats, TrainingStats
 from dacapo.store.files import append_lines, read_lines, write_atomic, write_text

@@ -13,7 +13,7 @@ from torch import nn
 
 from dacapo.errors import ConfigError
 from dacapo.experiments.architectures import ArchitectureConfig, CNNectomeUNetConfig, DummyArchitectureConfig
-from dacapo.experiments.architectures.unet_module import ConvPass, UNet
+from dacapo.experiments.architectures.unet_module import UNet
 from dacapo.experiments.architectures.unet_shapes import Misfit, UNetAxis
 from dacapo.geometry import Coordinate
 
@@ -257,10 +257,10 @@ def test_blocks_with_context_are_the_whole(name):
         starts = [max(0, c - r) for c, r in zip(corner, context, strict=True)]
         ends = [min(v, c + s + r) for v, c, s, r in zip(volume, corner, size, context, strict=True)]
         part = run(module, x[(..., *(slice(a, b) for a, b in zip(starts, ends, strict=True)))])
+        expected = whole
         for axis, f in enumerate(scale):
             count = min(size[axis], volume[axis] - corner[axis]) * f
             part = part.narrow(axis + 2, (corner[axis] - starts[axis]) * f, count)
-            expected = whole if axis == 0 else expected
             expected = expected.narrow(axis + 2, corner[axis] * f, count)
         torch.testing.assert_close(part, expected, rtol=1e-5, atol=1e-5)
 
@@ -394,9 +394,11 @@ def test_channels_last_stays(fields):
             layer.register_forward_hook(lambda _, __, y: y.contiguous(memory_format=last))
         elif name:
             layer.register_forward_hook(
-                lambda _, x, y, name=name: None
-                if all(t.is_contiguous(memory_format=last) for t in (*x, y) if isinstance(t, torch.Tensor))
-                else broken.append(name)
+                lambda _, x, y, name=name: (
+                    None
+                    if all(t.is_contiguous(memory_format=last) for t in (*x, y) if isinstance(t, torch.Tensor))
+                    else broken.append(name)
+                )
             )
     module.to(memory_format=last)
     output = run(module, x.contiguous(memory_format=last))
@@ -512,7 +514,6 @@ def test_dummy_architecture():
     assert ArchitectureConfig.from_yaml(dummy.to_yaml()) == dummy
 
 
-
 def test_an_architecture_that_does_not_know_its_shapes():
     """One that says nothing of its shapes can be trained, and says why it cannot predict in blocks."""
 
@@ -528,8 +529,8 @@ def test_an_architecture_that_does_not_know_its_shapes():
     assert (unknown.dims, unknown.stride, unknown.eval_shape_increase) == (2, (1, 1), (0, 0))
     assert unknown.next_input_shape(Coordinate(9, 9)) == (9, 9)
     assert unknown.output_shape_of((8, 8)) is None
-    for method, given in (("receptive_context", ()), ("output_offset_of", ((8, 8),))):
+    for method, arguments in (("receptive_context", ()), ("output_offset_of", ((8, 8),))):
         with pytest.raises(ConfigError, match=f"UnknownShapesConfig cannot predict in blocks: .*{method}"):
-            getattr(unknown, method)(*given)
+            getattr(unknown, method)(*arguments)
     with pytest.raises(TypeError):
         ArchitectureConfig()

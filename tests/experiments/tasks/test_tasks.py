@@ -5,9 +5,9 @@ from __future__ import annotations
 import numpy as np
 import pytest
 import torch
-from conftest import write_volume
 
 import dacapo
+from conftest import write_volume
 from dacapo.arrays import from_numpy
 from dacapo.errors import ConfigError
 from dacapo.experiments.run_config import RunConfig
@@ -84,7 +84,9 @@ def test_distances_are_squashed_and_signed() -> None:
     """Positive inside, negative outside, tanh of the distance to the face in world units."""
     labels = np.zeros((1, 1, 8), np.uint8)
     labels[..., 4:] = 1
-    target, _ = DistancePredictor(["a"], 16, mask_distances=False).make_target(labels, np.ones((1, 1, 8), bool), Grid((8.0, 4.0, 4.0)))
+    target, _ = DistancePredictor(["a"], 16, mask_distances=False).make_target(
+        labels, np.ones((1, 1, 8), bool), Grid((8.0, 4.0, 4.0))
+    )
     np.testing.assert_allclose(target[0, 0, 0], np.tanh(np.array([-14, -10, -6, -2, 2, 6, 10, 14]) / 16), atol=1e-6)
 
 
@@ -122,7 +124,9 @@ def test_parameters_have_real_names_and_fit_the_prediction() -> None:
 
 def test_a_sweep_equals_one_by_one() -> None:
     """What the sweep computes once is what each parameter set gives alone, and in a block's function."""
-    task = AffinitiesTaskConfig(neighborhood=[[1, 0, 0], [0, 1, 0], [0, 0, 1], [0, 3, 0]], links=(0.5, 1.0), min_size=3).task()
+    task = AffinitiesTaskConfig(
+        neighborhood=[[1, 0, 0], [0, 1, 0], [0, 0, 1], [0, 3, 0]], links=(0.5, 1.0), min_size=3
+    ).task()
     prediction = RNG.random((4, 8, 12, 12)).astype(np.float32)
     parameters = list(task.parameters)
     for one, found in zip(parameters, task.post_processor.process_all(prediction, parameters), strict=True):
@@ -169,8 +173,19 @@ def test_every_task_trains_validates_and_segments(tmp_path, task: str, dims: int
     data = write_volume(tmp_path, shape)
     tasks = {
         "affinities": {"type": "affinities", "neighborhood": np.eye(dims, dtype=int).tolist(), "links": [1.0]},
-        "lsds": {"type": "affinities", "neighborhood": np.eye(dims, dtype=int).tolist(), "lsds": True, "num_lsd_voxels": 2},
-        "distance": {"type": "distance", "channels": ["cell"], "clip_distance": 50, "tol_distance": 8, "scale_factor": 20},
+        "lsds": {
+            "type": "affinities",
+            "neighborhood": np.eye(dims, dtype=int).tolist(),
+            "lsds": True,
+            "num_lsd_voxels": 2,
+        },
+        "distance": {
+            "type": "distance",
+            "channels": ["cell"],
+            "clip_distance": 50,
+            "tol_distance": 8,
+            "scale_factor": 20,
+        },
     }
     dataset = {"name": "a", "raw": f"{data}/raw", "gt": f"{data}/labels"}
     size = 12 if padding == "same" else 20
@@ -188,7 +203,9 @@ def test_every_task_trains_validates_and_segments(tmp_path, task: str, dims: int
     dacapo.train(run, stores=stores)
     assert len(run.validation_scores.scores) == 1
     parameters = next(iter(run.task.parameters))  # type: ignore[union-attr]
-    done = dacapo.apply(run, f"{data}/raw", tmp_path / "o.zarr", iteration=2, parameters=parameters, workers=0, stores=stores)
+    done = dacapo.apply(
+        run, f"{data}/raw", tmp_path / "o.zarr", iteration=2, parameters=parameters, workers=0, stores=stores
+    )
     assert dacapo.arrays.open_array(done.segmentation).spatial_shape == shape
 
 
@@ -198,7 +215,10 @@ def test_every_task_trains_validates_and_segments(tmp_path, task: str, dims: int
         (lambda: DistanceTaskConfig(channels=[], clip_distance=1, tol_distance=1), "channels"),
         (lambda: DistanceTaskConfig(channels=["a", "a"], clip_distance=1, tol_distance=1), "none twice"),
         (lambda: DistanceTaskConfig(channels=["a"], clip_distance=1, tol_distance=1, thresholds=[]), "thresholds"),
-        (lambda: DistanceTaskConfig(channels=["a"], clip_distance=1, tol_distance=1, clipmin=0.9, clipmax=0.1), "clipmin"),
+        (
+            lambda: DistanceTaskConfig(channels=["a"], clip_distance=1, tol_distance=1, clipmin=0.9, clipmax=0.1),
+            "clipmin",
+        ),
         (lambda: AffinitiesTaskConfig(neighborhood=[[1, 0, 0]], biases=[1.5]), "biases"),
         (lambda: AffinitiesTaskConfig(neighborhood=[[1, 0, 0]], links=[]), "links"),
     ],

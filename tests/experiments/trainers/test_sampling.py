@@ -74,7 +74,9 @@ def test_raw_and_labels_stay_together(dims: int, augments: tuple) -> None:
         agree = np.isclose(sample["raw"], expected, atol=1e-4)
         inside = sample["mask"] > 0
         assert agree[inside].mean() > (0.35 if bent else 0.999)
-        assert set(np.unique(sample["gt"][inside])) <= set(smooth_labels((24,) * dims).ravel().astype(np.int64).tolist())
+        assert set(np.unique(sample["gt"][inside])) <= set(
+            smooth_labels((24,) * dims).ravel().astype(np.int64).tolist()
+        )
 
 
 def test_targets_are_those_of_the_whole_volume() -> None:
@@ -183,7 +185,9 @@ def test_axes_with_different_voxels_do_not_change_places() -> None:
 def test_coarse_raw_and_fine_labels_share_a_centre() -> None:
     """With raw voxels of twice the size, crops begin on raw voxels."""
     labels = smooth_labels((24, 24, 24))
-    dataset = Dataset("d", from_numpy(np.zeros((12, 12, 12), np.float32), (8.0, 8.0, 8.0)), from_numpy(labels, (4.0, 4.0, 4.0)))
+    dataset = Dataset(
+        "d", from_numpy(np.zeros((12, 12, 12), np.float32), (8.0, 8.0, 8.0)), from_numpy(labels, (4.0, 4.0, 4.0))
+    )
     samples = GunpowderTrainerConfig().samples(
         None, Coordinate(4, 4, 4), Coordinate(8, 8, 8), None, scale_factor=(2.0,) * 3, opened=[dataset]
     )
@@ -208,7 +212,10 @@ def test_samples_travel_without_open_files(small_run: RunConfig, tmp_path: Path)
 def test_the_iterable_dataset_yields_tensors_in_order(small_run: RunConfig) -> None:
     """The documented iterable dataset gives the samples one after the other, without end."""
     dataset = small_run.trainer.iterable_dataset(  # type: ignore[attr-defined]
-        small_run.datasplit.train, Coordinate(8, 8, 8), Coordinate(8, 8, 8), small_run.task.predictor  # type: ignore[union-attr]
+        small_run.datasplit.train,
+        Coordinate(8, 8, 8),
+        Coordinate(8, 8, 8),
+        small_run.task.predictor,  # type: ignore[union-attr]
     )
     found = [sample for _, sample in zip(range(3), dataset, strict=False)]
     assert {"raw", "gt", "mask", "target", "weight"} == set(found[0])

@@ -45,6 +45,9 @@ def build_unet(config: CNNectomeUNetConfig) -> nn.Module:
     return initialize_convolutions(nn.Sequential(*layers))
 
 
+RELU = partial(nn.ReLU, inplace=True)
+
+
 class ConvPass(nn.Module):
     """Convolutions, each followed by a batch norm and an activation, if asked for."""
 
@@ -56,7 +59,7 @@ class ConvPass(nn.Module):
         *,
         same: bool,
         batch_norm: bool,
-        activation: Callable[[], nn.Module] | None = partial(nn.ReLU, inplace=True),
+        activation: Callable[[], nn.Module] | None = RELU,
     ) -> None:
         super().__init__()
         layers: list[nn.Module] = []

@@ -160,9 +160,7 @@ class AffinitiesPredictor(Predictor):
         from dacapo.ops.affinities import affinities, balance_weights
 
         labels = gt.reshape(gt.shape[-grid.dims :])
-        affs, known = affinities(
-            labels, self.neighborhood, background_as_object=self.background_as_object, mask=valid
-        )
+        affs, known = affinities(labels, self.neighborhood, background_as_object=self.background_as_object, mask=valid)
         low, high = self.affs_clip
         weight = balance_weights(affs, known, clipmin=low, clipmax=high) if self.balance else known.astype(np.float32)
         target = affs.astype(np.float32)

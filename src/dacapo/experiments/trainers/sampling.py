@@ -22,7 +22,6 @@ if TYPE_CHECKING:
     import torch
 
     from dacapo.arrays import Array
-
     from dacapo.experiments.datasplits import DataSplitConfig
     from dacapo.experiments.tasks.predictors import Predictor
     from dacapo.experiments.trainers.trainer import GunpowderTrainerConfig
@@ -156,7 +155,9 @@ class _Place:
             if self.trainer.sample_strategy == "sample_points":
                 points = self.dataset.sample_points
                 if not points:
-                    raise DataError(f"{self.dataset.name}: sample_strategy is 'sample_points', but it has no sample_points")
+                    raise DataError(
+                        f"{self.dataset.name}: sample_strategy is 'sample_points', but it has no sample_points"
+                    )
                 begin = points[int(rng.integers(len(points)))] - shape // 2
             else:
                 # A volume smaller than the crop is taken from its middle, with mask 0 around it.

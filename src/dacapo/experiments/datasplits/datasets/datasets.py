@@ -108,7 +108,9 @@ class Dataset:
             )
         if self.mask is not None:
             if any(abs(a - b) > 1e-3 * b for a, b in zip(self.mask.voxel_size, gt.voxel_size, strict=False)):
-                raise GeometryError(f"{self.name}: mask has voxel size {_sizes(self.mask)}, gt {_sizes(gt)}: give both the same")
+                raise GeometryError(
+                    f"{self.name}: mask has voxel size {_sizes(self.mask)}, gt {_sizes(gt)}: give both the same"
+                )
             if not self.read_valid(gt.roi).any():
                 raise DataError(f"{self.name}: the mask leaves no voxel of gt")
 
