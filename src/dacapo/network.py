@@ -219,9 +219,9 @@ def fitting_tiles(
 
 
 def activation_bytes(run: RunConfig) -> int:
-    """Bytes of activations per input voxel at the network's widest moment."""
+    """Bytes of activations per input voxel at the network's widest moment; measured, the library takes as much again."""
     channels = run.architecture_config.peak_channels + 2 * run.model.num_out_channels
-    return int(4 * channels * math.prod(run.architecture_config.scale_factor))
+    return int(2 * 4 * channels * math.prod(run.architecture_config.scale_factor))
 
 
 def quantised(prediction: np.ndarray, value_range: tuple[float, float], dtype: np.dtype[Any]) -> np.ndarray:
