@@ -19,7 +19,7 @@ VOXEL_SIZE = (5.24, 4.0, 4.0)
 """nm, as a FIB-SEM has it: not all whole numbers."""
 VOLUMES = {"train": ((80, 192, 192), 110, 1), "validate": ((48, 144, 144), 45, 2), "test": ((96, 256, 256), 230, 3)}
 """Shape, number of cells and seed of each volume."""
-BLOCK = (64, 128, 128)
+BLOCK = (96, 128, 128)
 """Voxels that are predicted and segmented at once; the test volume is larger."""
 
 EXPERIMENT = """\
@@ -42,6 +42,7 @@ task:
   biases: [0.3, 0.45]              # parameters of the mutex watershed to try at each validation:
   long_biases: [0.6, 0.75]         # for direct neighbours and for long offsets, all combinations;
   links: [0.6, 0.75, 1.0]          # then objects with a higher mean affinity become one (1 = none)
+  context: 16                      # voxels around a block that are segmented with it
   min_size: 200                    # smaller fragments (voxels) join their best neighbour
 
 # Which network: a U-Net of three levels.
@@ -84,7 +85,7 @@ def run_demo(
     folder: Path,
     ticker: Ticker,
     *,
-    iterations: int = 300,
+    iterations: int = 240,
     shapes: Mapping[str, tuple[tuple[int, ...], int, int]] = VOLUMES,
     block: tuple[int, ...] = BLOCK,
     workers: int = 2,
@@ -103,7 +104,7 @@ def run_demo(
         unfinished.rename(data)
     file = folder / "experiment.yaml"
     if not file.exists():
-        text = EXPERIMENT.format(runs=stores.base, file=file, iterations=iterations, interval=max(1, iterations // 3))
+        text = EXPERIMENT.format(runs=stores.base, file=file, iterations=iterations, interval=max(1, iterations // 2))
         write_text(file, text)
         click.echo(f"  ✔ wrote {file}   (open it: every line is explained)")
     (folder / "dacapo.yaml").write_text("# `dacapo` finds the demo's runs from this folder.\nruns_base_dir: runs\n")

@@ -221,6 +221,7 @@ def test_every_task_trains_validates_and_segments(tmp_path, task: str, dims: int
         ),
         (lambda: AffinitiesTaskConfig(neighborhood=[[1, 0, 0]], biases=[1.5]), "biases"),
         (lambda: AffinitiesTaskConfig(neighborhood=[[1, 0, 0]], links=[]), "links"),
+        (lambda: AffinitiesTaskConfig(neighborhood=[[9, 0, 0]], context=8), "at least the longest offset"),
     ],
 )
 def test_impossible_tasks_are_refused(make, said: str) -> None:

@@ -108,6 +108,8 @@ class AffinitiesTaskConfig(TaskConfig):
     """Sweep: objects with a higher mean affinity across their border become one; 1 = none do."""
     min_size: int = Field(default=50, ge=0)
     """Fragments of fewer voxels join their best neighbour."""
+    context: int = Field(default=32, ge=1)
+    """Voxels around a block that are segmented with it: more than the longest offset."""
 
     @field_validator("neighborhood")
     @classmethod
@@ -139,6 +141,9 @@ class AffinitiesTaskConfig(TaskConfig):
 
     @model_validator(mode="after")
     def _clips(self) -> AffinitiesTaskConfig:
+        longest = max(abs(v) for offset in self.neighborhood for v in offset)
+        if self.context < longest:
+            raise ValueError(f"context ({self.context} voxels) must be at least the longest offset ({longest})")
         for low, high in (("affs_weight_clipmin", "affs_weight_clipmax"), ("lsd_weight_clipmin", "lsd_weight_clipmax")):
             if getattr(self, low) > getattr(self, high):
                 raise ValueError(f"{low} ({getattr(self, low)}) is larger than {high} ({getattr(self, high)})")
@@ -160,7 +165,9 @@ class AffinitiesTaskConfig(TaskConfig):
         return Task(
             predictor,
             AffinitiesLoss(len(self.neighborhood), self.lsds_to_affs_weight_ratio),
-            WatershedPostProcessor(self.neighborhood, self.biases, self.long_biases, self.links, self.min_size),
+            WatershedPostProcessor(
+                self.neighborhood, self.biases, self.long_biases, self.links, self.min_size, self.context
+            ),
             InstanceEvaluator(),
         )
 
