@@ -37,24 +37,28 @@ class LocalTorch(ComputeContext):
         import torch
 
         torch.set_num_threads(self.num_threads or int(os.environ.get("OMP_NUM_THREADS", available_processors())))
-        _keep_freed_memory()
 
 
-def _keep_freed_memory() -> None:
-    """Let glibc keep what torch frees between steps: handing it back costs tens of thousands of page faults a step."""
+def keep_freed_memory(keep: bool) -> None:
+    """Whether glibc keeps what is freed, as it should while a network trains or predicts: every step frees and takes the
+    same again, and handing it back costs tens of thousands of page faults a step. Elsewhere it would only raise the peak.
+    """
     import ctypes
     import sys
 
     if sys.platform != "linux":
         return
     try:
-        mallopt = ctypes.CDLL(None).mallopt
+        libc = ctypes.CDLL(None)
+        mallopt, trim = libc.mallopt, libc.malloc_trim
     except (OSError, AttributeError):  # another libc
         return
     trim_threshold, top_pad, mmap_max = -1, -2, -4  # glibc's malloc.h
-    mallopt(mmap_max, 0)
-    mallopt(trim_threshold, 2**31 - 1)
-    mallopt(top_pad, 64 * 2**20)
+    mallopt(mmap_max, 0 if keep else 65536)
+    mallopt(trim_threshold, 2**31 - 1 if keep else 128 * 1024)
+    mallopt(top_pad, 64 * 2**20 if keep else 0)
+    if not keep:
+        trim(0)
 
 
 def available_processors() -> int:

@@ -85,7 +85,7 @@ def run_demo(
     folder: Path,
     ticker: Ticker,
     *,
-    iterations: int = 240,
+    iterations: int = 340,
     shapes: Mapping[str, tuple[tuple[int, ...], int, int]] = VOLUMES,
     block: tuple[int, ...] = BLOCK,
     workers: int = 2,
@@ -177,7 +177,7 @@ def _test_picture(data: Path, done: Any) -> dict[str, Any]:
         "name": "The unseen volume",
         "raw": open_array(data / "test" / "raw").read(),
         "gt": open_array(data / "test" / "labels").read(),
-        "prediction": dequantised(open_array(done.prediction)).read(),
+        "prediction": dequantised(open_array(done.prediction)).select_channels([0, 1, 2]).read(),  # what is drawn
         "segmentation": open_array(done.segmentation).read(),
         "voxel_size": VOXEL_SIZE,
     }

@@ -24,9 +24,9 @@ if TYPE_CHECKING:
     from dacapo.experiments.architectures import ArchitectureConfig
     from dacapo.experiments.run_config import RunConfig
 
-MEMORY_BUDGET = 2**30
+MEMORY_BUDGET = 3 * 2**29
 """Bytes of activations that a tile may take on a CPU, unless most of it would be context."""
-LEAST_EFFICIENCY = 0.2
+LEAST_EFFICIENCY = 0.1
 """Share of the voxels run through the network that are not context, below which more memory is taken."""
 
 
@@ -196,7 +196,7 @@ def fitting_tiles(
 ) -> Tiles:
     """Tiles for a region within a budget of bytes.
 
-    Without a budget, about 1 GiB on a CPU; more, up to this process's share of what is free, while most of what
+    Without a budget, 1.5 GiB on a CPU; more, up to this process's share of what is free, while most of what
     is run through the network would be context. On a GPU, most of its free memory.
     """
     import os

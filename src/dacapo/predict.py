@@ -150,7 +150,7 @@ def block_worker(
 ) -> Any:
     """What a worker process does: open everything once, then predict block after block."""
     from dacapo.arrays import open_array
-    from dacapo.compute_context import create_compute_context
+    from dacapo.compute_context import create_compute_context, keep_freed_memory
     from dacapo.experiments.datasplits.datasets.arrays import ArrayConfig
     from dacapo.experiments.run_config import RunConfig
     from dacapo.geometry import Coordinate
@@ -159,6 +159,7 @@ def block_worker(
 
     context = create_compute_context()
     context.prepare()
+    keep_freed_memory(True)  # tile after tile takes the same
     config = RunConfig.from_dict(run)
     config.load_weights(read_weights(Path(weights)), with_optimizer=False)
     target = open_array(output, mode="r+")

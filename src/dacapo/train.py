@@ -144,7 +144,7 @@ def train_run(
     progress: Callable[[Progress], None] | None = None,
 ) -> None:
     """Train `run` from its last checkpoint to `run.num_iterations`, validating along the way."""
-    from dacapo.compute_context import create_compute_context
+    from dacapo.compute_context import create_compute_context, keep_freed_memory
     from dacapo.store import Stores
 
     stores = stores or Stores.from_options()
@@ -159,6 +159,7 @@ def train_run(
             stores.weights.store(run.name, 0, run.weights())
         if validate and start > 0:
             _validate_if_due(run, start, stores, progress)
+        keep_freed_memory(True)
         session = _Session(run, stores, start, progress)
         for iteration, batch in enumerate(run.data_loader(start), start):
             session.data_arrived()
@@ -173,6 +174,7 @@ def train_run(
                 session.clock.lap()
             elif session.since_checkpoint() > CHECKPOINT_SECONDS:
                 session.checkpoint(iteration + 1, keep=False)
+        keep_freed_memory(False)
 
 
 def ends_interval(run: RunConfig, iteration: int) -> bool:
@@ -215,6 +217,7 @@ def _validate_if_due(
     run: RunConfig, iteration: int, stores: Stores, progress: Callable[[Progress], None] | None
 ) -> None:
     """Validate after `iteration` steps unless that was done, or a kill came between."""
+    from dacapo.compute_context import keep_freed_memory
     from dacapo.validate import validate_run
 
     due = iteration % run.validation_interval == 0 or iteration == run.num_iterations
@@ -223,9 +226,11 @@ def _validate_if_due(
         return
     if progress:
         progress(Progress(iteration, run.num_iterations, math.nan, 0.0, 0.0, event="validating"))
+    keep_freed_memory(False)
     validate_run(run, iteration, stores=stores)
     if progress:
         progress(Progress(iteration, run.num_iterations, math.nan, 0.0, 0.0, event="validated"))
+    keep_freed_memory(True)
     run.model.train()
 
 
