@@ -122,7 +122,8 @@ class WatershedPostProcessor(PostProcessor):
     and it costs most of the time.
     """
 
-    long_stride = 3
+    long_stride = 2
+    """Counted from a block's corner: blocks and contexts of whole multiples look at the same pairs as the whole volume."""
 
     def __init__(
         self,
