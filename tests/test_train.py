@@ -52,7 +52,7 @@ def test_training_learns_and_keeps_everything(tmp_path: Path, stores: Stores) ->
     assert losses.shape == (40,)
     assert losses[-10:].mean() < 0.85 * losses[:10].mean()
     scores = run.validation_scores.to_xarray()
-    assert scores.shape == (2, 1, 2, len(run.validation_scores.criteria))
+    assert scores.shape == (2, 1, 4, len(run.validation_scores.criteria))  # 2 biases × 2 links
     best = run.best("voi")
     assert best.score == float(scores.sel(criteria="voi").min())
     assert stores.weights.iterations("small") == [0, 20, 40]

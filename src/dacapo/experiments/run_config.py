@@ -232,7 +232,6 @@ class RunConfig(Config):
             self.model.input_shape,
             self.model.output_shape,
             self.task.predictor if self.task else None,
-            scale_factor=self.architecture_config.scale_factor,
             seed=self.random_seed,
             opened=self.datasplit.train,
         )

@@ -51,7 +51,7 @@ def samples_of(
     box = Coordinate((shape,) * dims)
     trainer = GunpowderTrainerConfig(augments=augments, **how)
     predictor = AffinitiesPredictor([n[-dims:] for n in NEIGHBORHOOD if any(n[-dims:])])
-    return trainer.samples(None, box, box, predictor, scale_factor=(1.0,) * dims, seed=3, opened=[dataset])
+    return trainer.samples(None, box, box, predictor, seed=3, opened=[dataset])
 
 
 @pytest.mark.parametrize("dims", [2, 3])
@@ -188,9 +188,7 @@ def test_coarse_raw_and_fine_labels_share_a_centre() -> None:
     dataset = Dataset(
         "d", from_numpy(np.zeros((12, 12, 12), np.float32), (8.0, 8.0, 8.0)), from_numpy(labels, (4.0, 4.0, 4.0))
     )
-    samples = GunpowderTrainerConfig().samples(
-        None, Coordinate(4, 4, 4), Coordinate(8, 8, 8), None, scale_factor=(2.0,) * 3, opened=[dataset]
-    )
+    samples = GunpowderTrainerConfig().samples(None, Coordinate(4, 4, 4), Coordinate(8, 8, 8), None, opened=[dataset])
     place = samples.places[0]
     for index in range(5):
         box = place._locate(np.random.Generator(np.random.Philox(key=[0, index])))
@@ -201,7 +199,7 @@ def test_coarse_raw_and_fine_labels_share_a_centre() -> None:
 def test_samples_travel_without_open_files(small_run: RunConfig, tmp_path: Path) -> None:
     """Pickled for a worker process, samples open their own files and are the same."""
     samples = small_run.trainer_config.samples(  # type: ignore[attr-defined]
-        small_run.datasplit_config, Coordinate(8, 8, 8), Coordinate(8, 8, 8), None, scale_factor=(1.0,) * 3,
+        small_run.datasplit_config, Coordinate(8, 8, 8), Coordinate(8, 8, 8), None,
         opened=small_run.datasplit.train,
     )  # fmt: skip
     before = samples[1]

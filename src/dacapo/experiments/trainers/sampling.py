@@ -44,7 +44,6 @@ class Samples:
     input_shape: Coordinate
     output_shape: Coordinate
     predictor: Predictor | None
-    scale_factor: tuple[float, ...]
     seed: int
     source: DataSplitConfig | None = None
     """Where to open the datasets anew, in another process."""

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any, ClassVar, Literal
 
 from pydantic import Field
@@ -48,12 +47,11 @@ class GunpowderTrainerConfig(TrainerConfig):
         output_shape: Coordinate,
         predictor: Predictor | None,
         *,
-        scale_factor: Sequence[float],
         seed: int = 0,
         opened: list[Dataset] | None = None,
     ) -> Samples:
         """All samples of a training on the datasets that `source` opens, or that are `opened` already."""
-        return Samples(self, opened, input_shape, output_shape, predictor, tuple(scale_factor), seed, source)
+        return Samples(self, opened, input_shape, output_shape, predictor, seed, source)
 
     def iterable_dataset(
         self,
@@ -65,9 +63,7 @@ class GunpowderTrainerConfig(TrainerConfig):
         """Samples without end, in order, as the documented API has it."""
         from torch.utils.data import IterableDataset
 
-        samples = self.samples(
-            None, input_shape, output_shape, predictor, scale_factor=(1.0,) * len(input_shape), opened=datasets
-        )
+        samples = self.samples(None, input_shape, output_shape, predictor, opened=datasets)
 
         class Endless(IterableDataset[dict[str, Any]]):
             def __iter__(self) -> Any:

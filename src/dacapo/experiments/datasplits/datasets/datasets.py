@@ -62,11 +62,6 @@ class Dataset:
     def num_raw_channels(self) -> int:
         return int(np.prod(self.raw.shape[: self.raw.channel_dims], dtype=int))
 
-    def read_raw(self, roi: Roi, pad: str | None = "reflect") -> np.ndarray:
-        """Raw of `roi` (voxels of raw; may stick out: mirrored) as float32 (C, *spatial)."""
-        data = self.raw.read(roi, pad=pad)
-        return np.ascontiguousarray(data.reshape(-1, *roi.shape), dtype=np.float32)
-
     def read_valid(self, roi: Roi) -> np.ndarray:
         """Where the ground truth of `roi` (voxels of gt) says something: bool, spatial shape."""
         assert self.gt is not None
