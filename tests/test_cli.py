@@ -165,3 +165,19 @@ def test_module_runs_as_a_program() -> None:
     """`python -m dacapo` is the command line."""
     done = subprocess.run([sys.executable, "-m", "dacapo", "--help"], capture_output=True, text=True, check=True)
     assert "segment 3D microscopy volumes" in done.stdout
+
+
+def test_the_commands_have_python_twins(tmp_path: Path) -> None:
+    """`dacapo.run`, `list_runs` and `show` do in Python what the commands do."""
+    import dacapo as package
+    from dacapo.store import Stores
+
+    stores = Stores(tmp_path / "runs")
+    (tmp_path / "e.yaml").write_text(
+        yaml.safe_dump(small_experiment(tmp_path, num_iterations=2, validation_interval=2))
+    )
+    run, report = package.run(tmp_path / "e.yaml", stores=stores)
+    assert run.best("voi").iteration == 2
+    assert report.exists()
+    assert any("small" in line for line in package.list_runs(stores))
+    assert "iteration 2 of 2" in package.show("small", stores)[0]

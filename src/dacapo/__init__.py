@@ -19,9 +19,12 @@ __all__ = [
     "__version__",
     "apply",
     "evaluate",
+    "list_runs",
     "load",
     "predict",
+    "run",
     "segment",
+    "show",
     "train",
     "train_run",
     "validate",
@@ -34,4 +37,8 @@ def __getattr__(name: str) -> object:
         from dacapo.options import Options
 
         return Options
+    if name in ("list_runs", "run", "show"):  # no module has these names: they may wait
+        from dacapo import summary
+
+        return getattr(summary, name)
     raise AttributeError(f"module 'dacapo' has no attribute {name!r}")

@@ -164,14 +164,13 @@ def demo(folder: str) -> None:
 )
 def run(experiment: str, report: str | None, changes: tuple[str, ...], data: str | None) -> None:
     """Train and validate EXPERIMENT.yaml and report on it. Stopped, the same command goes on."""
-    import dacapo
-    from dacapo.summary import report_run, score_lines
+    from dacapo import summary
 
-    stores = _stores()
     config = _load(experiment, changes, data)
-    config = dacapo.train(config, stores=stores, progress=_Ticker().training)
-    path = report_run(config, stores, Path(report) if report else None)
-    for line in score_lines(config):
+    config, path = summary.run(
+        config, report=Path(report) if report else None, stores=_stores(), progress=_Ticker().training
+    )
+    for line in summary.score_lines(config):
         click.echo(line)
     click.echo(f"look:  {path}")
 
@@ -326,9 +325,9 @@ def evaluate(segmentation: str, truth: str, mask: str | None, unlabelled: int | 
 @cli.command("list")
 def list_runs() -> None:
     """The runs of the store: state, iteration, best score, age."""
-    from dacapo.summary import list_lines
+    from dacapo import summary
 
-    for line in list_lines(_stores()):
+    for line in summary.list_runs(_stores()):
         click.echo(line)
 
 
@@ -337,14 +336,14 @@ def list_runs() -> None:
 @click.option("--example", is_flag=True, help="Print an experiment to start from, every field explained.")
 def show(name: str | None, example: bool) -> None:
     """What run NAME is and how good: the best per dataset and criterion, with its parameters."""
-    from dacapo.summary import example_experiment, show_lines
+    from dacapo import summary
 
     if example:
-        click.echo(example_experiment())
+        click.echo(summary.example_experiment())
         return
     if name is None:
         raise click.UsageError("give the name of a run, or --example")
-    for line in show_lines(name, _stores()):
+    for line in summary.show(name, _stores()):
         click.echo(line)
 
 

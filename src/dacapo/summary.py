@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import time
+from collections.abc import Callable
 from importlib.resources import files
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -14,6 +15,7 @@ from dacapo.errors import DacapoError
 if TYPE_CHECKING:
     from dacapo.experiments.run_config import Best, RunConfig
     from dacapo.store import Stores
+    from dacapo.train import Progress
 
 LARGEST_PICTURE = 2**27
 """Voxels of a validation volume that is drawn in a report."""
@@ -45,8 +47,27 @@ def score_lines(run: RunConfig) -> list[str]:
     return ["  ".join(cell.ljust(w) for cell, w in zip(row, widths, strict=True)).rstrip() for row in rows]
 
 
-def list_lines(stores: Stores) -> list[str]:
+def run(
+    experiment: RunConfig | str | Path,
+    *,
+    report: Path | None = None,
+    stores: Stores | None = None,
+    progress: Callable[[Progress], None] | None = None,
+) -> tuple[RunConfig, Path]:
+    """Train and validate an experiment (config, YAML file or name) and report on it: the run, and where the report is."""
+    from dacapo.store import Stores
+    from dacapo.train import train
+
+    stores = stores or Stores.from_options()
+    trained = train(experiment, stores=stores, progress=progress)
+    return trained, report_run(trained, stores, report)
+
+
+def list_runs(stores: Stores | None = None) -> list[str]:
     """One line a run: name, state, iteration, best score, age."""
+    from dacapo.store import Stores
+
+    stores = stores or Stores.from_options()
     names = stores.configs.retrieve_run_config_names()
     if not names:
         return [f"no runs in {stores.base}: start one with `dacapo run experiment.yaml`"]
@@ -93,10 +114,12 @@ def _age(folder: Path) -> str:
     return f"{seconds:.0f} s"
 
 
-def show_lines(name: str, stores: Stores) -> list[str]:
-    """What a run is, how it stands, and its bests."""
+def show(name: str, stores: Stores | None = None) -> list[str]:
+    """What a run is, how it stands, and its bests, as lines."""
+    from dacapo.store import Stores
     from dacapo.train import load
 
+    stores = stores or Stores.from_options()
     run = load(name, stores)
     run.validation_scores.scores[:] = stores.stats.retrieve_validation_iteration_scores(name)
     stats = run.training_stats.iteration_stats
