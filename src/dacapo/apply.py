@@ -90,7 +90,7 @@ def apply(
     if container.suffix != ".zarr":
         raise ConfigError(f"output {container} is no container: give a name that ends in .zarr")
     if iteration is None or parameters is None:
-        run.validation_scores.scores[:] = stores.stats.retrieve_validation_iteration_scores(run.name)
+        stores.recall_scores(run)
         best = run.best(criterion, dataset)
         iteration = best.iteration if iteration is None else iteration
         parameters = parameters or best.parameters

@@ -189,7 +189,7 @@ def chosen_iteration(run: RunConfig, stores: Stores, iteration: int | None, crit
     """The iteration that is asked for, or the best by a criterion, or the last if nothing was validated."""
     if iteration is not None:
         return iteration
-    run.validation_scores.scores[:] = stores.stats.retrieve_validation_iteration_scores(run.name)
+    stores.recall_scores(run)
     if criterion is None and not run.validation_scores.scores:
         latest = stores.weights.latest_iteration(run.name)
         if latest is None:

@@ -69,7 +69,7 @@ def segment(
     if run.task is None:
         raise ConfigError(f"{run}: no task is given that says how to segment")
     if parameters is None:
-        run.validation_scores.scores[:] = stores.stats.retrieve_validation_iteration_scores(run.name)
+        stores.recall_scores(run)
         parameters = run.best(criterion).parameters
     source = open_array(str(prediction))
     if source.channel_dims != 1 or source.shape[0] < len(run.task.channels):

@@ -121,7 +121,7 @@ def show(name: str, stores: Stores | None = None) -> list[str]:
 
     stores = stores or Stores.from_options()
     run = load(name, stores)
-    run.validation_scores.scores[:] = stores.stats.retrieve_validation_iteration_scores(name)
+    stores.recall_scores(run)
     stats = run.training_stats.iteration_stats
     lines = [f"{name}: iteration {stores.weights.latest_iteration(name) or 0} of {run.num_iterations}"]
     if stats:
@@ -140,7 +140,7 @@ def report_run(run: RunConfig, stores: Stores, path: Path | None = None, **more:
     from dacapo.report import write_report
 
     assert run.task is not None
-    run.validation_scores.scores[:] = stores.stats.retrieve_validation_iteration_scores(run.name)
+    stores.recall_scores(run)
     stats = stores.stats.retrieve_training_stats(run.name).iteration_stats
     bests = tracked_bests(run)
     main = next((b for b in bests if b.criterion == run.task.evaluator.main_criterion), None)

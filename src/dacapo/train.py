@@ -208,7 +208,7 @@ def _start_from(run: RunConfig, stores: Stores) -> None:
         iteration = int(start.criterion)
     else:
         other = load(start.run, stores)
-        other.validation_scores.scores[:] = stores.stats.retrieve_validation_iteration_scores(start.run)
+        stores.recall_scores(other)
         iteration = other.best(start.criterion).iteration
     run.load_weights(stores.weights.retrieve_weights(start.run, iteration), with_optimizer=False)
 

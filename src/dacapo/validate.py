@@ -55,7 +55,7 @@ def validate(
         raise ConfigError(f"{run}: datasplit.validate names no dataset")
     with stores.writing(run.name):
         run.load_weights(weights, with_optimizer=False)
-        run.validation_scores.scores[:] = stores.stats.retrieve_validation_iteration_scores(run.name)
+        stores.recall_scores(run)
         return validate_run(run, iteration, stores=stores)
 
 

@@ -356,6 +356,10 @@ class Stores:
     def run_folder(self, run: str) -> Path:
         return self.base / checked_name(run)
 
+    def recall_scores(self, run: RunConfig) -> None:
+        """Make the run's validation scores those that are stored. Opens the run's validation data."""
+        run.validation_scores.scores[:] = self.stats.retrieve_validation_iteration_scores(run.name)
+
     def is_locked(self, run: str) -> bool:
         """Whether a process is training or validating the run."""
         import fcntl
