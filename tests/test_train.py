@@ -114,11 +114,11 @@ def test_sigkill_at_random_moments_changes_nothing(tmp_path: Path, undisturbed: 
     for attempt in range(12):
         process = subprocess.Popen(command, stderr=subprocess.PIPE, env=os.environ | {"OMP_NUM_THREADS": "1"})
         try:
-            # Wait for a sign of life, then a random while, so that kills fall all over the training.
+            # Wait for a sign of life, then a random while that grows: kills fall all over the training on any machine.
             deadline = time.monotonic() + 60
             while not (runs / "small" / ".lock").exists() and process.poll() is None and time.monotonic() < deadline:
                 time.sleep(0.02)
-            process.wait(timeout=1.0 + rng.random() * 3 + attempt)
+            process.wait(timeout=min(60, (0.05 + 0.1 * rng.random()) * 2**attempt))
             break
         except subprocess.TimeoutExpired:
             process.send_signal(signal.SIGKILL)

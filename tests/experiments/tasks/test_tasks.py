@@ -70,7 +70,7 @@ def test_descriptors_are_in_the_head_and_the_target() -> None:
     for dims, extra in ((3, 10), (2, 6)):
         task = AffinitiesTaskConfig(neighborhood=[[1] + [0] * (dims - 1)], lsds=True, num_lsd_voxels=2).task()
         labels = RNG.integers(1, 4, (6, 8, 8)[-dims:])
-        target, weight = task.predictor.make_target(labels, np.ones(labels.shape, bool), Grid((4.0,) * dims))
+        target, weight = task.predictor.make_target(labels, np.ones((1, *labels.shape), bool), Grid((4.0,) * dims))
         assert len(task.channels) == len(target) == len(weight) == 1 + extra
 
 
@@ -85,7 +85,7 @@ def test_distances_are_squashed_and_signed() -> None:
     labels = np.zeros((1, 1, 8), np.uint8)
     labels[..., 4:] = 1
     target, _ = DistancePredictor(["a"], 16, mask_distances=False).make_target(
-        labels, np.ones((1, 1, 8), bool), Grid((8.0, 4.0, 4.0))
+        labels, np.ones((1, 1, 1, 8), bool), Grid((8.0, 4.0, 4.0))
     )
     np.testing.assert_allclose(target[0, 0, 0], np.tanh(np.array([-14, -10, -6, -2, 2, 6, 10, 14]) / 16), atol=1e-6)
 
@@ -94,7 +94,7 @@ def test_distances_near_the_unknown_are_masked() -> None:
     """Voxels whose boundary could lie in what is not known weigh nothing; those nearer to a known one do."""
     labels = np.zeros((16, 16, 16), np.uint8)
     labels[6:10, 6:10, 6:10] = 1
-    _, weight = DistancePredictor(["a"], 10).make_target(labels, np.ones(labels.shape, bool), Grid((4.0,) * 3))
+    _, weight = DistancePredictor(["a"], 10).make_target(labels, np.ones((1, *labels.shape), bool), Grid((4.0,) * 3))
     assert weight[0, 8, 8, 8] > 0
     assert weight[0, 0, 0, 0] == 0
 
@@ -105,7 +105,7 @@ def test_create_target_and_weight_follow_the_documented_steps() -> None:
     predictor = AffinitiesPredictor([[1, 0, 0], [0, 0, 2]])
     target = predictor.create_target(gt)
     weight, counts = predictor.create_weight(gt, target, None, None)
-    expected = predictor.make_target(gt.read(), np.ones((6, 7, 8), bool), gt.grid)
+    expected = predictor.make_target(gt.read(), np.ones((1, 6, 7, 8), bool), gt.grid)
     np.testing.assert_array_equal(target.read(), expected[0])
     np.testing.assert_array_equal(weight.read(), expected[1])
     assert counts is None

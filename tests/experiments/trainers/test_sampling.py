@@ -85,7 +85,7 @@ def test_targets_are_those_of_the_whole_volume() -> None:
     samples.predictor.balance = False  # type: ignore[union-attr]
     place = samples.places[0]
     gt = place.gt.read()
-    whole, weight = samples.predictor.make_target(gt, np.ones(gt.shape, bool), place.gt.grid)  # type: ignore[union-attr]
+    whole, weight = samples.predictor.make_target(gt, np.ones((1, *gt.shape[-3:]), bool), place.gt.grid)  # type: ignore[union-attr]
     for index in range(3):
         sample = samples[index]
         rng = np.random.Generator(np.random.Philox(key=[3, index]))

@@ -177,7 +177,10 @@ class Evaluator(ABC):
     def evaluate(
         self, segmentation: np.ndarray, truth: np.ndarray, voxel_size: Sequence[float], mask: np.ndarray | None = None
     ) -> EvaluationScores:
-        """Score a segmentation against ground truth of the same spatial shape; voxel size in world units."""
+        """Score a segmentation against ground truth of the same spatial shape; voxel size in world units.
+
+        Of the mask, bool (*spatial) or (M, *spatial), only voxels that are True count; M is 1 or the channels.
+        """
 
     @property
     def criteria(self) -> list[str]:
@@ -212,7 +215,8 @@ class InstanceEvaluator(Evaluator):
         from dacapo.ops.metrics import contingency
 
         spatial = truth.shape[-len(voxel_size) :]
-        table = contingency(segmentation.reshape(spatial), truth.reshape(spatial), mask)
+        known = None if mask is None else mask.reshape(-1, *spatial).any(0)
+        table = contingency(segmentation.reshape(spatial), truth.reshape(spatial), known)
         found = table.instance_scores()
         return InstanceEvaluationScores(**{name: found[name] for name in InstanceEvaluationScores.table})
 
@@ -248,13 +252,15 @@ class BinarySegmentationEvaluator(Evaluator):
         if len(true) == 1 and len(predicted) > 1:
             true = np.broadcast_to(true, predicted.shape)
         assert len(predicted) == len(true) == len(self.channels), (predicted.shape, true.shape, self.channels)
+        known = np.ones((1, *spatial), bool) if mask is None else mask.reshape(-1, *spatial)
+        known = np.broadcast_to(known, predicted.shape)
         return self._named(
             [
                 BinarySegmentationEvaluationScores(
                     binary_scores(
-                        p, t, voxel_size, mask=mask, clip_distance=self.clip_distance, tol_distance=self.tol_distance
+                        p, t, voxel_size, mask=m, clip_distance=self.clip_distance, tol_distance=self.tol_distance
                     )
                 )
-                for p, t in zip(predicted, true, strict=True)
+                for p, t, m in zip(predicted, true, known, strict=True)
             ]
         )

@@ -49,8 +49,9 @@ class Predictor(ABC):
         ----------
         gt : integers ([C,] *spatial)
             Ground truth of the crop with `context` around it.
-        valid : bool (*spatial)
-            False where the ground truth says nothing: weight 0 there, whatever the label.
+        valid : bool (M, *spatial)
+            False where the ground truth says nothing: weight 0 there, whatever the label. One for all channels
+            of gt (M = 1) or one each.
         grid : Grid
             Voxel grid of `gt`.
 
@@ -69,7 +70,7 @@ class Predictor(ABC):
         from dacapo.arrays import from_numpy
 
         labels = gt.read()
-        valid = np.ones(labels.shape[-gt.spatial_dims :], bool)
+        valid = np.ones((1, *labels.shape[-gt.spatial_dims :]), bool)
         return from_numpy(self.make_target(labels, valid, gt.grid)[0], gt.grid, axis_names=("c^", *gt.grid.axes))
 
     def create_weight(
@@ -80,7 +81,7 @@ class Predictor(ABC):
 
         labels = gt.read()
         shape = labels.shape[-gt.spatial_dims :]
-        valid = np.ones(shape, bool) if mask is None else mask.read().reshape(-1, *shape).max(0) > 0
+        valid = np.ones((1, *shape), bool) if mask is None else mask.read().reshape(-1, *shape) > 0
         weight = self.make_target(labels, valid, gt.grid)[1]
         return from_numpy(weight, gt.grid, axis_names=("c^", *gt.grid.axes)), moving_class_counts
 
@@ -159,7 +160,7 @@ class AffinitiesPredictor(Predictor):
     def make_target(self, gt: np.ndarray, valid: np.ndarray, grid: Grid) -> tuple[np.ndarray, np.ndarray]:
         from dacapo.ops.affinities import affinities, balance_weights
 
-        labels = gt.reshape(gt.shape[-grid.dims :])
+        labels, valid = gt.reshape(gt.shape[-grid.dims :]), valid.any(0)
         affs, known = affinities(labels, self.neighborhood, background_as_object=self.background_as_object, mask=valid)
         low, high = self.affs_clip
         weight = balance_weights(affs, known, clipmin=low, clipmax=high) if self.balance else known.astype(np.float32)
@@ -235,5 +236,6 @@ class DistancePredictor(Predictor):
         """Where no boundary beyond what is known could make the distance smaller than it is said to be."""
         from dacapo.ops.distances import border_distance
 
-        border = np.tanh(border_distance(valid, grid.voxel_size) / np.float32(self.scale_factor))
+        border = np.stack([border_distance(channel, grid.voxel_size) for channel in valid])
+        border = np.tanh(border / np.float32(self.scale_factor))
         return np.clip(np.abs(target) + self.epsilon, 0, self.threshold) < border

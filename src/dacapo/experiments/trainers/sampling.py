@@ -141,7 +141,7 @@ class _Place:
             sample["weight"] = np.ascontiguousarray(weight[(..., *inner)])
         cut = gt[(..., *inner)].reshape(-1, *samples.output_shape)
         sample["gt"] = np.ascontiguousarray(cut.astype(np.int64))
-        sample["mask"] = np.ascontiguousarray(valid[inner][None], np.float32)
+        sample["mask"] = np.ascontiguousarray(valid[(..., *inner)], np.float32)
         return sample
 
     def _locate(self, rng: np.random.Generator) -> Roi:
@@ -184,9 +184,9 @@ class _Place:
     def _labelled_share(self, box: Roi) -> float:
         if self.trainer.sample_strategy == "integral_mask":  # the centre must be annotated
             centre = Roi(box.begin + box.shape // 2, (1,) * box.dims)
-            if not self.dataset.read_valid(centre).all():
+            if not self.dataset.read_valid(centre).any():
                 return 0.0
-        return float(self.dataset.read_valid(box).mean())
+        return float(self.dataset.read_valid(box).any(0).mean())
 
     def _read(self, box: Roi, transform: Any) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
         """Raw of the input crop, gt and validity of the output crop with its margin, around the centre of `box`."""
@@ -203,7 +203,8 @@ class _Place:
         labels = self.gt.read(gt_source, pad="zero").reshape(-1, *gt_source.shape)
         gt = np.stack([apply_nearest(channel, transform, gt_box.shape, gt_size) for channel in labels])
         known = self.dataset.read_valid(gt_source).astype(np.uint8)
-        return raw, gt, apply_nearest(known, transform, gt_box.shape, gt_size).astype(bool)
+        valid = np.stack([apply_nearest(channel, transform, gt_box.shape, gt_size) for channel in known])
+        return raw, gt, valid.astype(bool)
 
     def _raw_box(self, box: Roi) -> Roi:
         begin, shape = [], self.samples.input_shape

@@ -5,6 +5,7 @@ May import `arrays` (through its array configs) and `config`.
 
 from __future__ import annotations
 
+import math
 from abc import abstractmethod
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar
@@ -63,22 +64,33 @@ class Dataset:
         return int(np.prod(self.raw.shape[: self.raw.channel_dims], dtype=int))
 
     def read_valid(self, roi: Roi) -> np.ndarray:
-        """Where the ground truth of `roi` (voxels of gt) says something: bool, spatial shape."""
+        """Where the ground truth of `roi` (voxels of gt) says something: bool (M, *roi.shape).
+
+        M is 1, or the number of channels of gt where the mask or the ground truth itself tells them apart.
+        """
         assert self.gt is not None
         inside = roi.intersect(self.gt.roi)
-        valid = np.zeros(tuple(roi.shape), bool)
+        valid = np.zeros((self.valid_channels, *roi.shape), bool)
         if inside.empty:
             return valid
         part = tuple(slice(a - o, b - o) for a, b, o in zip(inside.begin, inside.end, roi.begin, strict=True))
-        known = np.ones(tuple(inside.shape), bool)
+        known = np.ones((len(valid), *inside.shape), bool)
         if self.mask is not None:
             shift = self.mask.grid.shift(self.gt.grid)
-            known &= self.mask.read(inside + shift, pad="zero").reshape(-1, *inside.shape).max(0) > 0
+            known &= self.mask.read(inside + shift, pad="zero").reshape(-1, *inside.shape) > 0
         if self.unlabelled is not None:
-            labels = self.gt.read(inside).reshape(-1, *inside.shape)
-            known &= (labels != self.unlabelled).any(0)
-        valid[part] = known
+            labelled = self.gt.read(inside).reshape(-1, *inside.shape) != self.unlabelled
+            known &= labelled if self.unlabelled else labelled.any(0)
+        valid[(slice(None), *part)] = known
         return valid
+
+    @property
+    def valid_channels(self) -> int:
+        """Channels of what `read_valid` returns."""
+        of_mask = 1 if self.mask is None else math.prod(self.mask.shape[: self.mask.channel_dims])
+        assert self.gt is not None
+        of_gt = math.prod(self.gt.shape[: self.gt.channel_dims]) if self.unlabelled else 1
+        return max(of_mask, of_gt)
 
     def check(self) -> None:
         """Whether the parts fit and there is something to learn; each problem is one clear line."""
@@ -105,6 +117,11 @@ class Dataset:
             if any(abs(a - b) > 1e-3 * b for a, b in zip(self.mask.voxel_size, gt.voxel_size, strict=False)):
                 raise GeometryError(
                     f"{self.name}: mask has voxel size {_sizes(self.mask)}, gt {_sizes(gt)}: give both the same"
+                )
+            channels = {1, math.prod(gt.shape[: gt.channel_dims])}
+            if self.valid_channels not in channels:
+                raise GeometryError(
+                    f"{self.name}: mask has {self.valid_channels} channels, gt {max(channels)}: give one or as many"
                 )
             if not self.read_valid(gt.roi).any():
                 raise DataError(f"{self.name}: the mask leaves no voxel of gt")
@@ -186,7 +203,8 @@ class RawGTDatasetConfig(DatasetConfig):
     sample_points: tuple[tuple[float, ...], ...] | None = None
     """World positions (nm) around which training samples are taken."""
     unlabelled: int | None = None
-    """Ground truth voxels of this id are not annotated: ignored like mask 0."""
+    """Ground truth voxels of this id are not annotated: ignored like mask 0. Of several channels each by itself, but
+    with 0 those voxels that are 0 in all of them."""
 
     def dataset(self, name: str = "") -> Dataset:
         name = self.name or name
