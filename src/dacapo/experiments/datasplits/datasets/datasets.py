@@ -128,7 +128,7 @@ class Dataset:
 
     def check_voxels(self) -> None:
         """Read the volume once, slab by slab: NaN in raw and ground truth without a label are errors."""
-        for roi in _slabs(self.raw):
+        for roi in slabs(self.raw):
             if not np.isfinite(self.raw.read(roi)).all():
                 raise DataError(
                     f"{self.name}: raw ({self.raw.path or 'array'}) has NaN or infinite voxels in slices "
@@ -136,7 +136,7 @@ class Dataset:
                 )
         if self.gt is None:
             return
-        for roi in _slabs(self.gt):
+        for roi in slabs(self.gt):
             labels = self.gt.read(roi).reshape(-1, *roi.shape)
             if ((labels > 0) & self.read_valid(roi)).any():
                 return
@@ -154,7 +154,8 @@ def as_raw(array: Array) -> Array:
     return array
 
 
-def _slabs(array: Array, slices: int = 32) -> list[Roi]:
+def slabs(array: Array, slices: int = 32) -> list[Roi]:
+    """The volume in parts of so many slices, to be read one after the other."""
     depth, rest = array.spatial_shape[0], tuple(array.spatial_shape[1:])
     zeros = (0,) * len(rest)
     return [Roi((z, *zeros), (min(slices, depth - z), *rest)) for z in range(0, depth, slices)]
