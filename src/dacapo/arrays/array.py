@@ -9,7 +9,7 @@ from collections.abc import Callable, Mapping, Sequence
 from typing import Any, Protocol
 
 import numpy as np
-from numpy.typing import DTypeLike
+from numpy.typing import DTypeLike, NDArray
 
 from dacapo.errors import ArrayError, GeometryError
 from dacapo.geometry import Coordinate, Grid, Roi
@@ -403,9 +403,14 @@ def dequantised(array: Array) -> Array:
     """
     if array.dtype != np.uint8 or "value_range" not in array.attributes:
         return array
-    low, high = (float(bound) for bound in array.attributes["value_range"])
-    table = np.linspace(low, high, 256, dtype=np.float64).astype(np.float32)
-    return array.map(lambda values: table[values], np.float32)
+    value_range = array.attributes["value_range"]
+    return array.map(lambda values: real_values(values, value_range), np.float32)
+
+
+def real_values(stored: NDArray[np.uint8], value_range: Sequence[float]) -> NDArray[np.float32]:
+    """What stored predictions stand for: 0 is the low end of the range, 255 the high one."""
+    low, high = (float(bound) for bound in value_range)
+    return np.linspace(low, high, 256, dtype=np.float64).astype(np.float32)[stored]
 
 
 def default_axis_names(ndim: int, grid: Grid) -> tuple[str, ...]:

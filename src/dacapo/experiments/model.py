@@ -113,18 +113,36 @@ class Model(nn.Module):
             channels = _channels_of_pointwise(self.prediction_head, width, len(features))
             if channels is not None:
                 return channels, features
-            return _measure(self.prediction_head, width, features)
+            try:
+                return _measure(self.prediction_head, width, features)
+            except RuntimeError:
+                raise ConfigError(
+                    f"input_shape: {tuple(input_shape)} leaves {tuple(features)} voxels of features, too few for the "
+                    f"head: give a larger one, or the task a smaller kernel_size"
+                ) from None
 
     @cached_property
     def head_context(self) -> Coordinate:
-        """Voxels of features on each side of a prediction that the head takes: what it shrinks its input by, halved."""
+        """Voxels of features on each side of a prediction that the head takes: what it shrinks its input by, halved.
+
+        Raises
+        ------
+        ConfigError
+            If the head does not take the same from inputs of every size, so that predictions of parts do not meet.
+        """
         width, dims = self.architecture.num_out_channels, self.architecture.dims
         with _evaluating(self), torch.no_grad():
             if _channels_of_pointwise(self.prediction_head, width, dims) is not None:
                 return Coordinate((0,) * dims)
-            size = 65
-            _, made = _measure(self.prediction_head, width, (size,) * dims)
-        return Coordinate((size - m) // 2 for m in made)
+            sizes = (64, 66)
+            small, large = (_measure(self.prediction_head, width, (size,) * dims)[1] for size in sizes)
+        taken = [sizes[0] - made for made in small]
+        if large - small != Coordinate((2,) * dims) or any(t < 0 or t % 2 for t in taken):
+            raise ConfigError(
+                f"cannot predict in blocks: the head turns {sizes[0]} voxels into {tuple(small)}, {sizes[1]} into "
+                f"{tuple(large)}"
+            )
+        return Coordinate(t // 2 for t in taken)
 
     @property
     def scale_factor(self) -> tuple[float, ...]:

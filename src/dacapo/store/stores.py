@@ -264,17 +264,14 @@ class LocalWeightsStore:
 
 def read_weights(path: Path) -> Weights:
     """A checkpoint file, on the CPU. Only tensors and numbers are loaded, whatever the file says."""
-    import pickle
-
-    import torch
-
+    from dacapo.experiments.model import read_checkpoint
     from dacapo.experiments.run_config import Weights
 
     try:
-        content = torch.load(path, map_location="cpu", weights_only=True)
-        return Weights(content["model"], content.get("optimizer"))
-    except (RuntimeError, EOFError, pickle.UnpicklingError, KeyError, AttributeError) as error:
-        raise StoreError(f"cannot read {path} as weights: {str(error).splitlines()[0]}") from error
+        content = read_checkpoint(path)
+    except ConfigError as error:
+        raise StoreError(str(error)) from error
+    return Weights(content["model"], content.get("optimizer"))
 
 
 @dataclass(frozen=True)
