@@ -11,6 +11,7 @@ import mongomock
 import pytest
 
 import dacapo
+from conftest import small_experiment
 from dacapo.errors import ConfigError, DuplicateNameError, StoreError
 from dacapo.experiments.run_config import RunConfig
 from dacapo.store import Stores
@@ -19,7 +20,6 @@ from dacapo.store.files import create_text
 from dacapo.store.memory_stores import MemoryConfigStore, MemoryStatsStore
 from dacapo.store.mongo_stores import MongoConfigStore, MongoStatsStore
 from dacapo.testing import ArrayStoreTests, ConfigStoreTests, StatsStoreTests, WeightsStoreTests, example_run
-from conftest import small_experiment
 
 
 class TestFileConfigs(ConfigStoreTests):

@@ -8,11 +8,11 @@ from pathlib import Path
 import pytest
 
 import dacapo
+from conftest import small_experiment
 from dacapo.errors import ConfigError
 from dacapo.experiments.run_config import RunConfig
 from dacapo.experiments.scores import ValidationIterationScores
 from dacapo.store import Stores
-from conftest import small_experiment
 
 
 def scored(run: RunConfig, iteration: int, **values: float) -> ValidationIterationScores:

@@ -12,7 +12,6 @@ from dacapo.errors import ConfigError, DuplicateNameError, RunNotFoundError, Sto
 from dacapo.experiments.run_config import RunConfig, Weights
 from dacapo.experiments.scores import ValidationIterationScores
 from dacapo.experiments.stats import TrainingIterationStats, TrainingStats
-from dacapo.options import Options
 from dacapo.store import Stores
 from dacapo.store.create_store import create_config_store, create_stats_store, create_weights_store
 from dacapo.store.files import append_lines, read_lines, write_text

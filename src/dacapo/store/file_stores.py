@@ -1,12 +1,12 @@
 """Stores on a file system, whole after a kill at any moment. Layout below `runs_base_dir`, upstream's:
 
-    configs/runs/{run}.yaml                        the experiment, whole
-    stats/training_stats/{run}.jsonl               one line an iteration, appended
-    stats/validation_scores/{run}.jsonl            one line a validation, appended
-    {run}/checkpoints/iterations/{n}               model and optimiser after n iterations
-    {run}/checkpoints/{dataset}/{criterion}.json   the iteration that is best by a criterion
-    {run}/validation.zarr/{n}/{dataset}/…          predictions and segmentations of validations
-    {run}/snapshot.zarr                            batches looked at while training
+configs/runs/{run}.yaml                        the experiment, whole
+stats/training_stats/{run}.jsonl               one line an iteration, appended
+stats/validation_scores/{run}.jsonl            one line a validation, appended
+{run}/checkpoints/iterations/{n}               model and optimiser after n iterations
+{run}/checkpoints/{dataset}/{criterion}.json   the iteration that is best by a criterion
+{run}/validation.zarr/{n}/{dataset}/…          predictions and segmentations of validations
+{run}/snapshot.zarr                            batches looked at while training
 """
 
 from __future__ import annotations
