@@ -157,7 +157,7 @@ class Config(BaseModel):
             raise ConfigError(_message(error, where or cls.__name__, data)) from None
 
     def to_yaml(self) -> str:
-        return yaml.safe_dump(self.to_dict(), sort_keys=False, allow_unicode=True, width=100)
+        return dump_yaml(self.to_dict())
 
     @classmethod
     def from_yaml(cls, text: str, where: str = "") -> Self:
@@ -266,6 +266,11 @@ def _mapping(loader: _Loader, node: yaml.MappingNode) -> dict[Any, Any]:
 
 _Loader.add_constructor(yaml.resolver.BaseResolver.DEFAULT_MAPPING_TAG, _mapping)
 _Loader.add_constructor("tag:yaml.org,2002:python/tuple", lambda loader, node: loader.construct_sequence(node))
+
+
+def dump_yaml(data: Mapping[str, Any]) -> str:
+    """Plain data as YAML, bit for bit the same each time."""
+    return yaml.safe_dump(data, sort_keys=False, allow_unicode=True, width=100)
 
 
 def load_yaml(text: str, where: str = "") -> dict[str, Any]:

@@ -155,7 +155,7 @@ def block_worker(
     from dacapo.experiments.run_config import RunConfig
     from dacapo.geometry import Coordinate
     from dacapo.network import Network, quantised
-    from dacapo.store.stores import read_weights
+    from dacapo.store.weights_store import read_weights
 
     context = create_compute_context()
     context.prepare()
