@@ -5,6 +5,13 @@ from dacapo.experiments.architectures.architecture import (
     ArchitectureConfig,
     DummyArchitectureConfig,
 )
+from dacapo.experiments.architectures.residual_unet import ResidualEncoderUNetConfig
 from dacapo.experiments.architectures.unet import CNNectomeUNetConfig
 
-__all__ = ["Architecture", "ArchitectureConfig", "CNNectomeUNetConfig", "DummyArchitectureConfig"]
+__all__ = [
+    "Architecture",
+    "ArchitectureConfig",
+    "CNNectomeUNetConfig",
+    "DummyArchitectureConfig",
+    "ResidualEncoderUNetConfig",
+]
