@@ -3,6 +3,8 @@
 The verbs are here, `dacapo.train(...)`; what they speak of is in `dacapo.experiments`.
 """
 
+from dacapo import upstream_paths as _upstream_paths
+
 # Eager, although the modules have the verbs' names: imported lazily, `dacapo.train` would be the
 # function once and the module ever after. What is heavy is imported inside the functions.
 from dacapo.apply import Applied, apply, evaluate
@@ -13,6 +15,7 @@ from dacapo.train import load, train, train_run
 from dacapo.validate import validate, validate_run
 
 __version__ = "0.1.0"
+__version_info__ = tuple(int(part) for part in __version__.split("."))
 
 __all__ = [
     "Applied",
@@ -25,7 +28,9 @@ __all__ = [
     "load",
     "predict",
     "run",
+    "run_blockwise",
     "segment",
+    "segment_blockwise",
     "show",
     "train",
     "train_run",
@@ -33,14 +38,25 @@ __all__ = [
     "validate_run",
 ]
 
+_upstream_paths.install()
+
+# No module has the name of one of these functions and classes, so they may wait until they are asked for.
+_LATER = {
+    "Options": "dacapo.options",
+    "list_runs": "dacapo.summary",
+    "run": "dacapo.summary",
+    "run_blockwise": "dacapo.blockwise",
+    "segment_blockwise": "dacapo.blockwise",
+    "show": "dacapo.summary",
+}
+_SUBMODULES = ("experiments", "predict_local", "utils")
+
 
 def __getattr__(name: str) -> object:
-    if name == "Options":
-        from dacapo.options import Options
+    from importlib import import_module
 
-        return Options
-    if name in ("list_runs", "run", "show"):  # no module has these names: they may wait
-        from dacapo import summary
-
-        return getattr(summary, name)
+    if name in _LATER:
+        return getattr(import_module(_LATER[name]), name)
+    if name in _SUBMODULES:
+        return import_module(f"dacapo.{name}")
     raise AttributeError(f"module 'dacapo' has no attribute {name!r}")
