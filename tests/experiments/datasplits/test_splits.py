@@ -6,8 +6,8 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from conftest import small_experiment, write_volume
 
+from conftest import small_experiment, write_volume
 from dacapo.arrays import create_array
 from dacapo.errors import ArrayError, ArrayNotFoundError, ConfigError, GeometryError
 from dacapo.experiments.datasplits import DataSplitConfig, SimpleDataSplitConfig, TrainValidateDataSplitConfig

@@ -79,16 +79,14 @@ def levels(container: Path, dataset: str) -> list[Level]:
     ArrayNotFoundError, ArrayError
         If nothing is there, or it does not say its voxel size.
     """
+    from dacapo.arrays.formats import pyramid_levels
     from dacapo.arrays.zarr_nodes import read_node
 
     folder = container / dataset
+    names = [name for name, _ in pyramid_levels(container, dataset)] if folder.is_dir() else []
     node = read_node(folder) if folder.is_dir() else None
-    names: list[str] = []
-    if node is not None and not node.is_array:
-        if node.multiscales:
-            names = [str(d["path"]).strip("/") for d in node.multiscales[0]["datasets"]]
-        else:
-            names = sorted(p.name for p in folder.iterdir() if p.is_dir() and _LEVEL.fullmatch(p.name))
+    if not names and node is not None and not node.is_array:
+        names = sorted(p.name for p in folder.iterdir() if p.is_dir() and _LEVEL.fullmatch(p.name))
     found = [_level(container, "/".join(part for part in (dataset, name) if part), name) for name in names or [""]]
     return sorted(found, key=lambda level: math.prod(level.voxel_size))
 
@@ -129,7 +127,9 @@ def fit(pyramid: Sequence[Level], voxel_size: Sequence[float], *, upsample: int,
             f"{pyramid[0].array.path} has {len(pyramid[0].voxel_size)} spatial axes, the resolution {list(wanted)} "
             f"is of {len(wanted)}"
         )
-    fine = [lv for lv in pyramid if all(v <= w * (1 + RATIO_TOLERANCE) for v, w in zip(lv.voxel_size, wanted, strict=True))]
+    fine = [
+        lv for lv in pyramid if all(v <= w * (1 + RATIO_TOLERANCE) for v, w in zip(lv.voxel_size, wanted, strict=True))
+    ]
     chosen = fine[-1] if fine else pyramid[0]
     ratios = [_fraction(w / v, upsample, downsample) for v, w in zip(chosen.voxel_size, wanted, strict=True)]
     if any(r is None for r in ratios):
