@@ -57,7 +57,10 @@ def transform(order: str | None = None, step: int = 1) -> dict[str, Any]:
         (transform("C"), Grid(SIZES, CORNER)),
         (transform("F", -1), Grid(SIZES, CORNER)),
         (transform(None, -1), Grid(SIZES, CORNER)),
-        ({"transform": {"ordering": "C", "scale": [8, 4, 2], "translate": CENTRE, "units": ["nm"] * 3}}, Grid(SIZES, CORNER)),
+        (
+            {"transform": {"ordering": "C", "scale": [8, 4, 2], "translate": CENTRE, "units": ["nm"] * 3}},
+            Grid(SIZES, CORNER),
+        ),
         ({"pixelResolution": {"dimensions": [2, 4, 8], "unit": "nm"}}, Grid(SIZES)),
         ({"pixelResolution": [1, 2, 8], "downsamplingFactors": [2, 2, 1]}, Grid(SIZES)),
         ({"pixelResolution": {"dimensions": [0.002, 0.004, 0.00524], "unit": "um"}}, Grid((5.24, 4, 2))),
@@ -104,7 +107,10 @@ def ome(levels: int, step: int = 1) -> dict[str, Any]:
             "path": f"s{i}",
             "coordinateTransformations": [
                 {"type": "scale", "scale": [s * 2**i for s in SIZES][::step]},
-                {"type": "translation", "translation": [c + s * 2**i / 2 for c, s in zip(CORNER, SIZES, strict=True)][::step]},
+                {
+                    "type": "translation",
+                    "translation": [c + s * 2**i / 2 for c, s in zip(CORNER, SIZES, strict=True)][::step],
+                },
             ],
         }
         for i in range(levels)
@@ -118,7 +124,9 @@ def cosem(levels: int) -> dict[str, Any]:
         centre = [c + s * 2**i / 2 for c, s in zip(CORNER, SIZES, strict=True)]
         return {"axes": list("zyx"), "scale": [s * 2**i for s in SIZES], "translate": centre, "units": ["nm"] * 3}
 
-    return {"multiscales": [{"name": "raw", "datasets": [{"path": f"s{i}", "transform": one(i)} for i in range(levels)]}]}
+    return {
+        "multiscales": [{"name": "raw", "datasets": [{"path": f"s{i}", "transform": one(i)} for i in range(levels)]}]
+    }
 
 
 @pytest.mark.parametrize(
@@ -192,7 +200,9 @@ def test_what_is_no_array(tmp_path: Path) -> None:
     write(root / "em/raw/s0", noise(4, 4, 4))
     write(root / "em/raw/s1", noise(2, 2, 2), {"downsamplingFactors": [2, 2, 2]})
     write(root / "labels/mito", noise(4, 4, 4))
-    with pytest.raises(ArrayNotFoundError, match=r"v\.n5 is a group, expected an array\. Arrays in it: em/raw, labels/mito"):
+    with pytest.raises(
+        ArrayNotFoundError, match=r"v\.n5 is a group, expected an array\. Arrays in it: em/raw, labels/mito"
+    ):
         open_array(root)
     with pytest.raises(ArrayNotFoundError, match=r"labels/er does not exist\. .*labels contains the arrays mito"):
         open_array(root / "labels/er")

@@ -59,7 +59,9 @@ def reference(data: np.ndarray, dims: int, up: list[int], down: list[int], smoot
 
 @SETTINGS
 @given(cases(), st.booleans(), st.data())
-def test_against_the_whole(case: tuple[np.ndarray, int, list[int], list[int]], smooth: bool, draw: st.DataObject) -> None:
+def test_against_the_whole(
+    case: tuple[np.ndarray, int, list[int], list[int]], smooth: bool, draw: st.DataObject
+) -> None:
     """A voxel is what it is in the whole volume, whatever region it is read with; the lower corner stays."""
     data, dims, up, down = case
     if not smooth:
