@@ -97,8 +97,9 @@ class DatasetSpec:
         return base.strip("/"), names
 
     def __str__(self) -> str:
-        base, names = self.classes()
-        return "_".join([Path(self.raw_container).stem, base.split("/")[-1] or names[0]])
+        base, bracket, names = self.gt_dataset.strip().partition("[")
+        base = base.strip("/") if bracket else base.strip("/").rpartition("/")[0]
+        return "_".join(p for p in (Path(self.raw_container).stem, base.split("/")[-1] or names.strip("]")) if p)
 
 
 @dataclass(frozen=True)
@@ -120,7 +121,7 @@ class _LeftOut(Exception):
     """Why a dataset is not taken."""
 
 
-def read_csv(path: str | Path) -> list[DatasetSpec]:
+def read_csv(path: str | Path, separator: str = "&") -> list[DatasetSpec]:
     """The lines of a table, with paths relative to it; ConfigError names the line that is wrong.
 
     A header, blank lines and lines that begin with # are passed over.
@@ -150,7 +151,7 @@ def read_csv(path: str | Path) -> list[DatasetSpec]:
             if "://" not in cells[i]:
                 cells[i] = str(path.absolute().parent / Path(cells[i]).expanduser())
         spec = DatasetSpec(*cells, where=where)
-        spec.classes()
+        spec.classes(separator)
         specs.append(spec)
     if not specs:
         raise ConfigError(f"{path} has no line {_COLUMNS}")
@@ -246,7 +247,8 @@ class DataSplitGenerator:
         **kwargs: Any,
     ) -> DataSplitGenerator:
         """The generator of the table at `csv_path` (see `read_csv`); its `compute()` makes the datasplit."""
-        return cls(name or Path(csv_path).stem, read_csv(csv_path), input_resolution, output_resolution, **kwargs)
+        specs = read_csv(csv_path, kwargs.get("classes_separator_character", "&"))
+        return cls(name or Path(csv_path).stem, specs, input_resolution, output_resolution, **kwargs)
 
     def compute(self) -> TrainValidateDataSplitConfig:
         """Look at all volumes (no voxel of raw is read) and make the datasplit.
