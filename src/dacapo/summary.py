@@ -205,3 +205,16 @@ def picture(name: str, dataset: Any, prediction: np.ndarray | None, segmentation
 def example_experiment() -> str:
     """The experiment that `dacapo show --example` prints."""
     return (files("dacapo") / "example.yaml").read_text(encoding="utf-8").rstrip()
+
+
+def write_datasplit(
+    table: str | Path, output: str | Path, input_resolution: Any, output_resolution: Any, **options: Any
+) -> list[Any]:
+    """Write the datasplit of a CSV as YAML, to stand under `datasplit:` in an experiment, and say what became of
+    each line; `options` are those of `DataSplitGenerator`. Nothing is written if a line is wrong."""
+    from dacapo.experiments.datasplits import DataSplitGenerator
+    from dacapo.store.files import write_text
+
+    generator = DataSplitGenerator.generate_from_csv(table, input_resolution, output_resolution, **options)
+    write_text(Path(output), generator.compute().to_yaml())
+    return generator.outcomes

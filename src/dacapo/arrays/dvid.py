@@ -48,13 +48,14 @@ def open_dvid(server: str, uuid: str, instance: str, *, timeout: float = 60.0) -
     if not address.startswith(("http://", "https://")):
         raise ArrayError(f"DVID server is {server!r}, expected an http or https address.")
     node = f"{address}/api/node/{uuid}/{instance}"
+    description = _get(f"{node}/info", timeout)
     try:
-        info = json.loads(_get(f"{node}/info", timeout))
+        info = json.loads(description)
         kind = str(info["Base"]["TypeName"])
         extended = info["Extended"]
     except (ValueError, KeyError, TypeError):
         raise ArrayError(f"{node}/info is no description of DVID data.") from None
-    dtype = _dtype(kind, extended, node)
+    dtype = _dtype(kind, extended or {}, node)
     low, high = extended.get("MinPoint"), extended.get("MaxPoint")
     if not low or not high:
         raise ArrayError(f"{node} has no extent: nothing was written to it yet.")
@@ -112,7 +113,7 @@ def _dtype(kind: str, extended: Mapping[str, Any], node: str) -> np.dtype[Any]:
         return np.dtype(np.uint64)
     values = extended.get("Values") or [{}]
     name = str(values[0].get("DataType") or kind.removesuffix("blk"))
-    if len(values) != 1 or name not in ("uint8", "uint16", "uint32", "uint64", "float32"):
+    if not kind.endswith("blk") or len(values) != 1 or name not in ("uint8", "uint16", "uint32", "uint64", "float32"):
         known = ", ".join(("uint8blk", *_LABEL_TYPES))
         raise ArrayError(f"{node} is DVID data of type {kind}, expected voxels of one channel: {known}, ...")
     return np.dtype(name)

@@ -1,5 +1,6 @@
 """What data: datasplits of datasets of arrays."""
 
+from dacapo.experiments.datasplits.generator import DatasetSpec, DatasetType, DataSplitGenerator, SegmentationType
 from dacapo.experiments.datasplits.splits import (
     DataSplit,
     DataSplitConfig,
@@ -13,8 +14,12 @@ from dacapo.experiments.datasplits.splits import (
 __all__ = [
     "DataSplit",
     "DataSplitConfig",
+    "DataSplitGenerator",
+    "DatasetSpec",
+    "DatasetType",
     "DummyDataSplit",
     "DummyDataSplitConfig",
+    "SegmentationType",
     "SimpleDataSplitConfig",
     "TrainValidateDataSplit",
     "TrainValidateDataSplitConfig",
