@@ -10,10 +10,12 @@ import numpy as np
 import pytest
 
 import dacapo
-from dacapo.arrays import create_array, open_array
+from dacapo.arrays import create_array, from_numpy, open_array
 from dacapo.errors import DacapoError
+from dacapo.experiments.datasplits.datasets import Dataset
 from dacapo.experiments.run_config import RunConfig
-from dacapo.geometry import Coordinate, Grid
+from dacapo.experiments.trainers import GunpowderTrainerConfig
+from dacapo.geometry import Coordinate, Grid, Roi
 from dacapo.store import Stores
 
 SHAPES = {2: (26, 30), 3: (18, 20, 22)}
@@ -224,12 +226,88 @@ def test_what_is_validated_is_what_is_applied(data: Path, tmp_path: Path, kind: 
     [
         ("affinities", {"gt": "channels"}, r"a: gt has 2 channels, the affinities task takes 1"),
         ("distance", {"gt": "channels"}, r"a: gt has 2 channels, the distance task takes 1"),
-        ("one-hot", {"gt": "channels"}, r"a: gt has 2 channels, the one hot task takes 1 or 3 \(background, cell, wall"),
+        (
+            "one-hot",
+            {"gt": "channels"},
+            r"a: gt has 2 channels, the one hot task takes 1 or 3 \(background, cell, wall",
+        ),
         ("one-hot", {"gt": "partly"}, r"a: gt does not fit the one hot task: ids 255 are none of the 3 classes"),
-        ("one-hot", {"gt": "channels", "task": {"classes": ["a", "b"]}}, r"a: gt does not .* a voxel is a and b at once"),
+        (
+            "one-hot",
+            {"gt": "channels", "task": {"classes": ["a", "b"]}},
+            r"a: gt does not .* a voxel is a and b at once",
+        ),
     ],
 )
 def test_ground_truth_that_does_not_fit_is_named(data: Path, kind: str, fields: dict[str, Any], said: str) -> None:
     """Before the first iteration, with dataset, task, and what is wrong."""
     with pytest.raises(DacapoError, match=said):
         experiment(kind, 3, "same", data, **fields).check()
+
+
+def test_a_large_head_on_finer_output_sees_its_labels_where_they_are(data: Path) -> None:
+    """Where the network refines and its head takes an odd number of voxels, raw and target still share their centre."""
+    change = {"input_shape": [8, 8, 8], "upsample_factors": [[2, 2, 2]]}
+    run = experiment("one-hot", 3, "same", data, task={"kernel_size": 3}, architecture=change)
+    assert tuple(run.model.output_shape) == (14, 14, 14)
+    shape = (24, 24, 24)
+    ramp = np.add.outer(np.add.outer(np.arange(24), np.arange(24)), np.arange(24)).astype(np.int64)
+    coarse = ramp.reshape(12, 2, 12, 2, 12, 2).mean((1, 3, 5))
+    raw = from_numpy(coarse.astype(np.float32), (8.0, 8.0, 8.0))
+    dataset = Dataset("ramp", raw, from_numpy(ramp, Grid((4.0, 4.0, 4.0))))
+    assert dataset.gt.shape == shape
+    trainer = GunpowderTrainerConfig(augments=[])
+    samples = trainer.samples(None, run.model.input_shape, run.model.output_shape, None, opened=[dataset])
+    for index in range(5):
+        sample = samples[index]
+        inside = sample["raw"][0, 3:5, 3:5, 3:5].mean()
+        middle = sample["gt"][0, 6:8, 6:8, 6:8].mean()
+        assert inside == pytest.approx(middle)
+
+
+@pytest.mark.parametrize("kind", ["one-hot", "hot distance", "dummy"])
+@pytest.mark.parametrize("workers", [0, 2])
+def test_blocks_and_regions_give_the_same_segmentation(data: Path, tmp_path: Path, kind: str, workers: int) -> None:
+    """A large head, small blocks, worker processes and a region of interest change no voxel of a class."""
+    task = {} if kind == "dummy" else {"kernel_size": 3}
+    run = experiment(kind, 3, "same", data, task=task)
+    stores = trained(run, tmp_path)
+    parameters = list(run.task.parameters)[0]
+    common: dict[str, Any] = {"stores": stores}
+    raw = f"{data}/3.zarr/raw"
+    how = {"iteration": 2, "dtype": "float32", **common}
+    dacapo.predict(run, raw, tmp_path / "whole.zarr/p", workers=0, block_shape=Coordinate(32, 32, 32), **how)
+    dacapo.predict(run, raw, tmp_path / "parts.zarr/p", workers=workers, block_shape=Coordinate(9, 10, 8), **how)
+    whole, parts = (open_array(str(tmp_path / f"{n}.zarr/p")).read() for n in ("whole", "parts"))
+    np.testing.assert_allclose(parts, whole, atol=1e-5)
+    expected = run.task.post_processor.process(whole, parameters)
+    how = {"parameters": parameters, "workers": workers, "block_shape": Coordinate(9, 10, 8), **common}
+    dacapo.segment(run, tmp_path / "whole.zarr/p", tmp_path / "s.zarr/s", **how)
+    found = open_array(str(tmp_path / "s.zarr/s")).read()
+    if kind == "dummy":
+        np.testing.assert_array_equal(found > 0, expected > 0)
+        return
+    np.testing.assert_array_equal(found, expected)
+    roi = Roi((3, 4, 5), (11, 12, 13))
+    dacapo.segment(run, tmp_path / "whole.zarr/p", tmp_path / "r.zarr/s", roi=roi, **how)
+    region = open_array(str(tmp_path / "r.zarr/s"))
+    np.testing.assert_array_equal(region.read(), expected[(..., slice(3, 14), slice(4, 16), slice(5, 18))])
+    assert region.offset == pytest.approx([a * v for a, v in zip(roi.begin, VOXEL_SIZE, strict=True)])
+
+
+def test_evaluate_wants_a_name_for_every_channel(data: Path) -> None:
+    """Classes that do not fit the channels are refused; a mask and an unlabelled id leave voxels out."""
+    volume = data / "3.zarr"
+    for classes in (None, ["a"], ["a", "b", "c"]):
+        with pytest.raises(DacapoError, match="classes: the segmentation has 2 channels"):
+            dacapo.evaluate(f"{volume}/channels", f"{volume}/channels", classes=classes)
+    with pytest.raises(DacapoError, match="none twice"):
+        dacapo.evaluate(f"{volume}/classes", f"{volume}/classes", classes=["a", "a"])
+    perfect = dacapo.evaluate(f"{volume}/classes", f"{volume}/partly", classes=CLASSES, unlabelled=255)
+    assert perfect.cell__f1_score == perfect.wall__dice == 1
+    masked = dacapo.evaluate(f"{volume}/classes", f"{volume}/one_hot", classes=CLASSES, mask=f"{volume}/mask")
+    assert masked.background__f1_score == 1
+    channels = dacapo.evaluate(
+        f"{volume}/channels", f"{volume}/channels", classes=["a", "b"], mask=f"{volume}/mask_channels"
+    )
+    assert channels.a__dice == channels.b__dice == 1

@@ -2,12 +2,17 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 import numpy as np
 import pytest
 import torch
 
 from dacapo.arrays import from_numpy
-from dacapo.errors import ConfigError
+from dacapo.errors import ConfigError, DataError
+from dacapo.experiments.datasplits.datasets import Dataset
+from dacapo.experiments.run_config import RunConfig
+from dacapo.experiments.scores import ValidationIterationScores, ValidationScores
 from dacapo.experiments.tasks import (
     AffinitiesTaskConfig,
     DistanceTaskConfig,
@@ -18,11 +23,34 @@ from dacapo.experiments.tasks import (
     PretrainedTaskConfig,
     TaskConfig,
 )
-from dacapo.experiments.tasks.evaluators import BinarySegmentationEvaluator, InstanceEvaluator
-from dacapo.experiments.tasks.losses import AffinitiesLoss, MSELoss
-from dacapo.experiments.tasks.post_processors import ThresholdPostProcessorParameters, watershed_block
+from dacapo.experiments.tasks.evaluators import (
+    BinarySegmentationEvaluationScores,
+    BinarySegmentationEvaluator,
+    ClassEvaluator,
+    DummyEvaluationScores,
+    DummyEvaluator,
+    InstanceEvaluationScores,
+    InstanceEvaluator,
+)
+from dacapo.experiments.tasks.losses import (
+    AffinitiesLoss,
+    CrossEntropyLoss,
+    DummyLoss,
+    HotDistanceLoss,
+    Loss,
+    MSELoss,
+)
+from dacapo.experiments.tasks.post_processors import (
+    ArgmaxPostProcessor,
+    ArgmaxPostProcessorParameters,
+    DummyPostProcessor,
+    DummyPostProcessorParameters,
+    ThresholdPostProcessorParameters,
+    watershed_block,
+)
 from dacapo.experiments.tasks.predictors import AffinitiesPredictor, DistancePredictor
 from dacapo.geometry import Grid
+from dacapo.store import Stores
 
 RNG = np.random.default_rng(0)
 GRID = Grid((5.24, 4.0, 4.0))
@@ -36,10 +64,14 @@ def random_tensors(channels: int = 3) -> tuple[torch.Tensor, torch.Tensor, torch
     return prediction * 4 - 2, (target > 0.5).float(), weight
 
 
-@pytest.mark.parametrize("loss", [MSELoss(), AffinitiesLoss(2, 0.7)])
-def test_what_weighs_nothing_changes_nothing(loss: MSELoss | AffinitiesLoss) -> None:
+@pytest.mark.parametrize(
+    "loss", [MSELoss(), AffinitiesLoss(2, 0.7), HotDistanceLoss(), DummyLoss(), CrossEntropyLoss()]
+)
+def test_what_weighs_nothing_changes_nothing(loss: Loss) -> None:
     """Weight 0 is ignored: other values there change neither the loss nor its gradient."""
-    prediction, target, weight = random_tensors()
+    prediction, target, weight = random_tensors(4)
+    if isinstance(loss, CrossEntropyLoss):  # a voxel weighs the same in all channels
+        weight = weight[:, :1].expand_as(weight)
     prediction.requires_grad_(True)
     value = loss.compute(prediction, target, weight)
     value.backward()
@@ -64,10 +96,43 @@ def test_losses_equal_a_loop_over_voxels() -> None:
     assert AffinitiesLoss(2, 0.7).compute(prediction, target, weight).item() == pytest.approx(expected, rel=1e-5)
 
 
-def test_nothing_annotated_is_a_loss_of_zero() -> None:
+def test_losses_of_classes_equal_a_loop_over_voxels() -> None:
+    """Hot distance: cross entropy of the first half, squares of the second; classes: -log of softmax; dummy: |error|."""
+    prediction, target, weight = random_tensors(4)
+    p, t, w = (x.double().numpy() for x in (prediction, target, weight))
+    sums, counts = [0.0, 0.0, 0.0], [0, 0, 0]
+    for b, c, *zyx in np.ndindex(p.shape):
+        i = (b, c, *zyx)
+        if w[i] > 0:
+            chance = 1 / (1 + np.exp(-p[i]))
+            cross = -np.log(chance if t[i] else 1 - chance)
+            half = c // 2
+            sums[half] += w[i] * (cross if half == 0 else (p[i] - t[i]) ** 2)
+            sums[2] += w[i] * abs(p[i] - t[i])
+            counts[half] += 1
+            counts[2] += 1
+    expected = sums[0] / counts[0] + sums[1] / counts[1]
+    assert HotDistanceLoss().compute(prediction, target, weight).item() == pytest.approx(expected, rel=1e-5)
+    assert DummyLoss().compute(prediction, target, weight).item() == pytest.approx(sums[2] / counts[2], rel=1e-5)
+
+    classes = RNG.integers(0, 4, (2, 4, 5, 6))
+    one_hot = np.stack([classes == i for i in range(4)], 1)
+    of_voxel = w[:, 0]
+    total = 0.0
+    for b, *zyx in np.ndindex(classes.shape):
+        values = np.exp(p[(b, slice(None), *zyx)])
+        total -= of_voxel[(b, *zyx)] * np.log(values[classes[(b, *zyx)]] / values.sum())
+    found = CrossEntropyLoss().compute(prediction, torch.from_numpy(one_hot).float(), weight[:, :1].expand_as(weight))
+    assert found.item() == pytest.approx(total / (of_voxel > 0).sum(), rel=1e-5)
+
+
+@pytest.mark.parametrize(
+    "loss", [MSELoss(), AffinitiesLoss(2, 0.7), HotDistanceLoss(), DummyLoss(), CrossEntropyLoss()]
+)
+def test_nothing_annotated_is_a_loss_of_zero(loss: Loss) -> None:
     """A batch in which nothing weighs gives 0, not NaN."""
-    prediction, target, weight = random_tensors()
-    assert MSELoss().compute(prediction, target, weight * 0).item() == 0
+    prediction, target, weight = random_tensors(4)
+    assert loss.compute(prediction, target, weight * 0).item() == 0
 
 
 def test_descriptors_are_in_the_head_and_the_target() -> None:
@@ -261,3 +326,139 @@ def test_every_task_survives_yaml(config: TaskConfig) -> None:
         assert "/" not in parameters.folder
         assert not parameters.folder.endswith("_")
     assert task.evaluator.main_criterion in task.evaluation_scores.criteria
+
+
+def test_argmax_and_dummy_post_processing() -> None:
+    """Argmax: ids without a channel axis, in the smallest type. Dummy: objects of at least min_size voxels."""
+    prediction = RNG.random((300, 2, 3)).astype(np.float32)
+    for classes, dtype in ((3, np.uint8), (256, np.uint8), (300, np.uint16)):
+        found = ArgmaxPostProcessor().process(prediction[:classes], ArgmaxPostProcessorParameters(0))
+        assert found.dtype == dtype
+        assert found.dtype == ArgmaxPostProcessor().output(classes)[1]
+        np.testing.assert_array_equal(found, np.argmax(prediction[:classes], 0))
+    dummy = DummyPostProcessor(0.5)
+    assert [p.min_size for p in dummy.enumerate_parameters()] == list(range(1, 11))
+    embeddings = np.zeros((2, 4, 8), np.float32)
+    embeddings[0, 0, :3] = embeddings[1, 3, 5:7] = 1
+    for min_size, objects in ((1, 2), (3, 1), (4, 0)):
+        found = dummy.process(embeddings, DummyPostProcessorParameters(0, min_size))
+        assert len(np.unique(found[found > 0])) == objects
+
+
+def test_classes_are_scored_one_by_one() -> None:
+    """Each class against the rest, by name, over the known voxels that have a class."""
+    truth = np.repeat([0, 1, 2, 255], 4).reshape(4, 4)
+    found = np.where(truth == 255, 1, truth)
+    found[1, 0] = 2
+    evaluator = ClassEvaluator(10, 1, ["background", "cell", "wall"])
+    assert evaluator.main_criterion == "cell__f1_score"
+    scores = evaluator.evaluate(found, truth, (1, 1), truth != 255)
+    assert scores.criteria == evaluator.criteria == evaluator.score.criteria
+    assert len(scores.values()) == 63
+    assert (scores.background__dice, scores.cell__recall, scores.wall__precision) == (1, 0.75, 0.8)
+    with pytest.raises(DataError, match="ids 255 are none of the 3 classes"):
+        evaluator.evaluate(found, truth, (1, 1))
+    with pytest.raises(ValueError, match="no criterion is called 'void__dice'"):
+        scores.value("void__dice")
+    assert not hasattr(scores, "cell__void")
+    channels = np.stack([truth == i for i in range(3)])  # the last row has no class: in no score
+    np.testing.assert_array_equal(evaluator.evaluate(found, channels, (1, 1)).values(), scores.values())
+
+
+def test_dummy_scores_are_shares_of_voxels() -> None:
+    """frizz_level agrees, blipp_score disagrees; NaN where nothing is known."""
+    truth, mask = np.array([[0, 1, 2, 3]]), np.array([[1, 1, 1, 0]], bool)
+    scores = DummyEvaluator().evaluate(np.array([[1, 1, 1, 0]]), truth, (1, 1), mask)
+    assert (scores.frizz_level, scores.blipp_score) == pytest.approx((2 / 3, 1 / 3))
+    assert np.isnan(DummyEvaluator().evaluate(truth, truth, (1, 1), mask & False).values()).all()
+
+
+def test_evaluators_remember_the_best() -> None:
+    """By dataset, parameter set and criterion, each in its own direction, the first of equals; NaN never is."""
+    a, b = Dataset("a", from_numpy(np.zeros((2, 2)))), Dataset("b", from_numpy(np.zeros((2, 2))))
+    parameters = [ThresholdPostProcessorParameters(i, t) for i, t in enumerate((0.1, 0.2))]
+    evaluator = InstanceEvaluator()
+    nan = float("nan")
+    table = {  # voi of a and b with either parameter set
+        1: [[3.0, 2.5], [nan, 1.0]],
+        2: [[1.0, 2.0], [nan, 1.0]],
+        3: [[1.0, nan], [nan, 4.0]],
+    }
+    scores = ValidationScores(parameters, [a, b], evaluator.score)
+    for iteration, values in table.items():
+        made = [[InstanceEvaluationScores(voi=v, pq=-v if v == v else nan).values() for v in row] for row in values]
+        scores.add_iteration_scores(ValidationIterationScores(iteration, made))
+    fresh = InstanceEvaluationScores(voi=1.5, voi_split=1.0)
+    assert evaluator.is_best(a, parameters[0], "voi", fresh)  # nothing was there before
+    assert evaluator.get_overall_best(a, "voi") is None
+    evaluator.set_best(scores)
+    assert evaluator.best_scores[a, parameters[0], "voi"] == (2, 1.0)
+    assert evaluator.best_scores[a, parameters[1], "voi"] == (2, 2.0)
+    assert evaluator.best_scores[a, parameters[0], "pq"] == (2, -1.0)
+    assert evaluator.best_scores[b, parameters[0], "voi"] is None
+    assert evaluator.best_scores[b, parameters[1], "voi"] == (1, 1.0)
+    assert not any(criterion == "voi_split" for _, _, criterion in evaluator.best_scores)
+    assert evaluator.get_overall_best(a, "voi") == 1.0
+    assert evaluator.get_overall_best_parameters(a, "voi") == parameters[0]
+    assert evaluator.get_overall_best_parameters(b, "voi") == parameters[1]
+    assert not evaluator.is_best(a, parameters[0], "voi", fresh)
+    assert evaluator.is_best(a, parameters[1], "voi", fresh)
+    assert not evaluator.is_best(a, parameters[1], "voi_split", fresh)
+    assert not evaluator.is_best(a, parameters[1], "voi", InstanceEvaluationScores())
+
+
+def test_scores_say_what_they_mean_without_values() -> None:
+    """Directions and bounds can be asked of the classes; VOI has no upper bound."""
+    assert InstanceEvaluationScores.bounds("voi")[1] == BinarySegmentationEvaluationScores.bounds("voi")[1] == np.inf
+    assert BinarySegmentationEvaluationScores.higher_is_better("dice")
+    assert BinarySegmentationEvaluationScores(dice=0.5).dice == 0.5
+    assert DummyEvaluationScores.store_best("blipp_score")
+    assert InstanceEvaluator().criteria == InstanceEvaluationScores().criteria
+
+
+def pretrained(folder: Path, task: TaskConfig, **changes: object) -> RunConfig:
+    architecture = {
+        "type": "cnnectome_unet", "input_shape": [12, 12], "fmaps_in": 1, "fmaps_out": 3, "num_fmaps": 2,
+        "fmap_inc_factor": 2, "downsample_factors": [[2, 2]], "padding": "same",
+    }  # fmt: skip
+    return RunConfig(task_config=task, architecture_config=architecture | changes, name="r", seed=int(bool(changes)))
+
+
+def test_pretrained_models_begin_with_the_weights(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    """What fits is loaded, what is missing is logged, what has another shape or no name in common is refused."""
+    stores = Stores(tmp_path / "runs")
+    sub = DistanceTaskConfig(**BASE)
+    made = pretrained(tmp_path, sub)
+    stores.weights.store("r", 1, made.weights())
+    file = stores.weights.path_of("r", 1)
+    relative = PretrainedTaskConfig(sub_task_config=sub, weights=file.name).relative_to(file.parent)
+    run = pretrained(tmp_path, relative, num_fmaps=2)
+    state = run.model.state_dict()
+    assert all(torch.equal(state[name], tensor) for name, tensor in made.model.state_dict().items())
+    assert not caplog.records
+    assert run.task is not None
+    assert run.task.channels == ["a", "b"]
+
+    partly = {
+        name: tensor for name, tensor in made.model.state_dict().items() if "head" not in name and "chain.1" not in name
+    }
+    torch.save({"model": partly | {"extra": torch.zeros(1)}}, tmp_path / "partly")
+    run = pretrained(tmp_path, PretrainedTaskConfig(sub_task_config=sub, weights=tmp_path / "partly"))
+    assert all(torch.equal(run.model.state_dict()[name], tensor) for name, tensor in partly.items())
+    logged = " ".join(r.getMessage() for r in caplog.records)
+    assert "prediction_head.weight" in logged
+    assert "not used: extra" in logged
+
+    one = DistanceTaskConfig(**BASE | {"channels": ["a"]})
+    torch.save({"model": {"x": torch.zeros(1)}}, tmp_path / "alien")
+    torch.save([1], tmp_path / "list")
+    (tmp_path / "text").write_text("no weights")
+    for task, weights, said in (
+        (one, file, r"prediction_head.weight is \(2, 3, 1, 1\), the network has \(1, 3, 1, 1\)|chain.1"),
+        (sub, tmp_path / "alien", "none of their names"),
+        (sub, tmp_path / "nowhere", "no such file"),
+        (sub, tmp_path / "text", "cannot read"),
+        (sub, tmp_path / "list", "no checkpoint"),
+    ):
+        with pytest.raises(ConfigError, match=said):
+            _ = pretrained(tmp_path, PretrainedTaskConfig(sub_task_config=task, weights=weights)).model

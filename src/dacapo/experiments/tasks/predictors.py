@@ -224,7 +224,10 @@ class _Distances:
 
         known = np.broadcast_to(valid, labels.shape)
         distance = np.stack(
-            [signed_distance(x, grid.voxel_size, mask=None if k.all() else k) for x, k in zip(labels, known, strict=True)]
+            [
+                signed_distance(x, grid.voxel_size, mask=None if k.all() else k)
+                for x, k in zip(labels, known, strict=True)
+            ]
         )
         return np.tanh(distance / np.float32(self.scale_factor), dtype=np.float32)
 

@@ -182,7 +182,9 @@ class _Place:
         centre."""
         shapes = zip(self.samples.input_shape, self.samples.output_shape, strict=True)
         taken = ((r * i - o) // 2 for r, (i, o) in zip(self.ratio, shapes, strict=True))
-        return Coordinate(int(b - (b - t) % r) if r > 1 else b for b, r, t in zip(begin, self.ratio, taken, strict=True))
+        return Coordinate(
+            int(b - (b - t) % r) if r > 1 else b for b, r, t in zip(begin, self.ratio, taken, strict=True)
+        )
 
     def _labelled_share(self, box: Roi) -> float:
         if self.trainer.sample_strategy == "integral_mask":  # the centre must be annotated
