@@ -164,3 +164,12 @@ def test_the_command_line_brings_in(theirs: Path, tmp_path: Path) -> None:
     assert result.exit_code == 0, result.output
     assert "theirs: config; 20 training stats; weights of iterations 10, 20" in result.output
     assert "learning_rate of the run here" in result.output
+
+
+def test_upstreams_yaml_is_a_run_as_it_is() -> None:
+    """Tags, leading underscores, tuples and None for a default: `RunConfig.from_yaml` reads a file of upstream's head."""
+    trainer = {k: v for k, v in UPSTREAM["trainer_config"].items() if k in ("__type__", "name", "min_masked")}  # type: ignore[attr-defined]
+    run = RunConfig.from_yaml(yaml.dump(UPSTREAM | {"trainer_config": trainer, "batch_size": 2}))
+    assert (run.name, run.repetition, run.batch_size) == ("theirs", 0, 2)
+    assert tuple(run.architecture_config.input_shape) == (8, 8, 8)
+    assert RunConfig.from_yaml(run.to_yaml()) == run

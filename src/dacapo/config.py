@@ -11,7 +11,7 @@ from __future__ import annotations
 import re
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Annotated, Any, ClassVar, Self
+from typing import Annotated, Any, ClassVar, Self, get_args
 
 import yaml
 from pydantic import (
@@ -140,6 +140,10 @@ class Config(BaseModel):
                 )
             if name in fields:
                 raise PydanticCustomError("twice", "field '{key}' is given twice", {"key": name})
+            field = cls.model_fields[name]
+            optional = field.default is None or type(None) in get_args(field.annotation)
+            if value is None and not optional and not field.is_required():
+                continue  # left empty, or upstream's None: the default
             fields[name] = value
         return fields
 
