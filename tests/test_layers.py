@@ -15,7 +15,7 @@ LAYERS = [
     ["config", "options", "arrays", "ops"],
     ["blockwise", "compute_context"],
     ["experiments"],
-    ["store", "network"],
+    ["store", "network", "snapshots"],
     ["train", "validate", "predict", "segment", "apply"],
     ["cli", "demo", "import_upstream", "summary", "report", "synthetic", "testing", "__init__", "__main__"],
 ]

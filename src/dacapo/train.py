@@ -139,23 +139,29 @@ def train_run(
     run: RunConfig,
     *,
     validate: bool = True,
-    save_snapshots: bool = False,
+    save_snapshots: bool = True,
     stores: Stores | None = None,
     progress: Callable[[Progress], None] | None = None,
 ) -> None:
-    """Train `run` from its last checkpoint to `run.num_iterations`, validating along the way."""
+    """Train `run` from its last checkpoint to `run.num_iterations`, validating along the way.
+
+    With a `run.snapshot_interval`, a batch and what the network made of it are kept every so often, see `snapshots`.
+    """
     from dacapo.compute_context import create_compute_context, keep_freed_memory
     from dacapo.store import Stores
+
+    from dacapo.snapshots import save_snapshot
 
     stores = stores or Stores.from_options()
     context = create_compute_context()
     context.prepare()
-    device = context.device
+    device, interval = context.device, run.snapshot_interval if save_snapshots else None
     with stores.writing(run.name):
         start = resume(run, stores)
         run.to(device)
         if start == 0:
             run.datasplit.check_voxels()
+            run.samples().check()
             stores.weights.store(run.name, 0, run.weights())
         if validate and start > 0:
             _validate_if_due(run, start, stores, progress)
@@ -163,10 +169,11 @@ def train_run(
         session = _Session(run, stores, start, progress)
         for iteration, batch in enumerate(run.data_loader(start), start):
             session.data_arrived()
-            loss, prediction = run.train_step(iteration, batch, device)
-            session.stepped(iteration, loss)
-            if save_snapshots and run.snapshot_interval and iteration % run.snapshot_interval == 0:
-                save_snapshot(run, iteration, batch, prediction, stores)
+            looked_at = interval is not None and iteration % interval == 0
+            step = run.train_step(iteration, batch, device, looked_at=looked_at)
+            session.stepped(iteration, step.loss)
+            if looked_at:
+                save_snapshot(stores.arrays.snapshot_container(run.name).container, run, iteration, batch, step)
             if ends_interval(run, iteration):
                 session.checkpoint(iteration + 1, keep=True)
                 if validate:
@@ -301,26 +308,3 @@ class _Session:
         self.rolling = None if keep else iteration
         self.last_checkpoint = time.perf_counter()
         self.clock.lap()
-
-
-def save_snapshot(
-    run: RunConfig, iteration: int, batch: dict[str, Any], prediction: torch.Tensor, stores: Stores
-) -> None:
-    """Keep a batch and what the network made of it, as OME-Zarr: one group an iteration, one array a part."""
-    from dacapo.arrays import create_array
-
-    container = stores.arrays.snapshot_container(run.name).container
-    gt_grid = run.datasplit.train[0].gt.grid  # type: ignore[union-attr]
-    parts = {**batch, "prediction": prediction}
-    for name, values in parts.items():
-        data = values[0].float().cpu().numpy()
-        grid = run.datasplit.train[0].raw.grid if name == "raw" else gt_grid
-        array = create_array(
-            f"{container}/{iteration}/{name}",
-            shape=data.shape,
-            dtype=data.dtype,
-            grid=grid,
-            axis_names=("c^", *grid.axes),
-            overwrite=True,
-        )
-        array.write(array.roi, data)

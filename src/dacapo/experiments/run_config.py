@@ -31,6 +31,7 @@ if TYPE_CHECKING:
     import torch
 
     from dacapo.experiments.model import Model
+    from dacapo.experiments.trainers.sampling import SameSample, Samples
 
 
 class Best(NamedTuple):
@@ -41,6 +42,17 @@ class Best(NamedTuple):
     iteration: int
     parameters: PostProcessorParameters
     score: float
+
+
+@dataclass
+class Step:
+    """What a training step leaves; on the device."""
+
+    loss: torch.Tensor
+    probabilities: torch.Tensor | None = None
+    """The prediction of the batch as it is when evaluated; with `looked_at` only, as the next."""
+    gradients: torch.Tensor | None = None
+    """Of the loss by the prediction before the evaluation activation."""
 
 
 @dataclass
@@ -199,10 +211,11 @@ class RunConfig(Config):
                 raise ConfigError(
                     f"{dataset.name}: raw has axes {list(dataset.raw.grid.axes)}, the architecture {network.dims} axes"
                 )
-            if dataset.gt is None:
+            if dataset.gt is not None:
+                dataset.check()
+                self._check_gt(dataset)
+            elif self.trainer_config.needs_gt or dataset in split.validate:
                 raise ConfigError(f"{dataset.name}: no gt is given")
-            dataset.check()
-            self._check_gt(dataset)
         split.check()
 
     def _check_gt(self, dataset: Any) -> None:
@@ -232,7 +245,11 @@ class RunConfig(Config):
         """Batches of iterations `start` to `stop`; the same whatever came before."""
         from dacapo.experiments.trainers.sampling import batches
 
-        samples = self.trainer_config.samples(
+        return batches(self.samples(), self.batch_size, start, stop or self.num_iterations, self.num_workers)
+
+    def samples(self) -> Samples | SameSample:
+        """All samples of the training, by index."""
+        return self.trainer_config.samples(
             self.datasplit_config,
             self.model.input_shape,
             self.model.output_shape,
@@ -240,7 +257,6 @@ class RunConfig(Config):
             seed=self.random_seed,
             opened=self.datasplit.train,
         )
-        return batches(samples, self.batch_size, start, stop or self.num_iterations, self.num_workers)
 
     def learning_rate_at(self, iteration: int) -> float:
         """A function of the iteration alone, so that a resumed run has the rate of an undisturbed one."""
@@ -268,9 +284,9 @@ class RunConfig(Config):
         return torch.autocast(device.type, torch.bfloat16)
 
     def train_step(
-        self, iteration: int, batch: dict[str, torch.Tensor], device: torch.device
-    ) -> tuple[torch.Tensor, Any]:
-        """One step of the optimiser. Returns the loss (on the device, not waited for) and the prediction."""
+        self, iteration: int, batch: dict[str, torch.Tensor], device: torch.device, *, looked_at: bool = False
+    ) -> Step:
+        """One step of the optimiser; nothing on the device is waited for. `looked_at` keeps what a snapshot shows."""
         assert self.task is not None
         for group in self.optimizer.param_groups:
             group["lr"] = self.learning_rate_at(iteration)
@@ -279,10 +295,16 @@ class RunConfig(Config):
         self.optimizer.zero_grad(set_to_none=True)
         with self.autocast(device):
             prediction = self.model(raw)
+        if looked_at:
+            prediction.retain_grad()
         loss = self.task.loss.compute(prediction.float(), target, weight)
         loss.backward()
         self.optimizer.step()
-        return loss.detach(), prediction.detach()
+        if not looked_at:
+            return Step(loss.detach())
+        activation = self.model.eval_activation
+        shown = prediction.detach().float()
+        return Step(loss.detach(), shown if activation is None else activation(shown), prediction.grad)
 
     # State, from and to stores.
 

@@ -9,10 +9,16 @@ from dacapo.experiments.trainers.augments import (
     NoiseAugmentConfig,
     SimpleAugmentConfig,
 )
-from dacapo.experiments.trainers.trainer import GunpowderTrainerConfig, TrainerConfig
+from dacapo.experiments.trainers.trainer import (
+    DummyTrainerConfig,
+    GunpowderTrainerConfig,
+    Trainer,
+    TrainerConfig,
+)
 
 __all__ = [
     "AugmentConfig",
+    "DummyTrainerConfig",
     "ElasticAugmentConfig",
     "GammaAugmentConfig",
     "GunpowderTrainerConfig",
@@ -20,5 +26,6 @@ __all__ = [
     "IntensityScaleShiftAugmentConfig",
     "NoiseAugmentConfig",
     "SimpleAugmentConfig",
+    "Trainer",
     "TrainerConfig",
 ]

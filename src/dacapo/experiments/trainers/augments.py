@@ -22,6 +22,8 @@ class AugmentConfig(Config):
     """One augmentation. What it does not override it leaves alone."""
 
     kind: ClassVar[str] = "augment"
+    bends: ClassVar[bool] = False
+    """Whether it samples at other places than voxels; a sample is interpolated once."""
 
     def change_raw(self, raw: np.ndarray, rng: np.random.Generator) -> np.ndarray:
         """Raw (C, *spatial) float32, changed; the same voxels."""
@@ -59,6 +61,7 @@ class SimpleAugmentConfig(AugmentConfig):
 class ElasticAugmentConfig(AugmentConfig):
     """Elastic deformation and rotation, linear for raw and nearest for labels."""
 
+    bends: ClassVar[bool] = True
     control_point_spacing: tuple[float, ...]
     """Voxels (of raw) between the control points, per axis."""
     control_point_displacement_sigma: tuple[float, ...]
@@ -173,7 +176,18 @@ class NoiseAugmentConfig(AugmentConfig):
     augmentation_probability: float = Field(default=1.0, ge=0, le=1)
     """Share of the samples it is applied to."""
     kwargs: dict[str, Any] = Field(default_factory=dict)
-    """Kept for files of upstream: {"var": v} means a standard deviation of sqrt(v)."""
+    """Kept for files of upstream: "var" (a standard deviation of sqrt(var) instead of `sigma`), "mean", "clip" (to
+    [0, 1]) and "mode": "gaussian"."""
+
+    @field_validator("kwargs")
+    @classmethod
+    def _gaussian(cls, given: dict[str, Any]) -> dict[str, Any]:
+        unknown = set(given) - {"mode", "var", "mean", "clip"}
+        if unknown or given.get("mode", "gaussian") != "gaussian":
+            raise ValueError(f"only gaussian noise is known, with var, mean and clip; got {given}")
+        if not 0 <= float(given.get("var", 0)) < np.inf:
+            raise ValueError(f"var is a variance, expected 0 or more, got {given['var']}")
+        return given
 
     @field_validator("sigma")
     @classmethod
@@ -187,7 +201,10 @@ class NoiseAugmentConfig(AugmentConfig):
 
         low, high = (float(np.sqrt(self.kwargs["var"])),) * 2 if "var" in self.kwargs else self.sigma
         applied, sigma = rng.random(), rng.uniform(low, high)
-        return gaussian_noise(raw, rng, sigma) if applied < self.augmentation_probability else raw
+        if applied >= self.augmentation_probability:
+            return raw
+        noisy = gaussian_noise(raw, rng, sigma) + np.float32(self.kwargs.get("mean", 0))
+        return noisy.clip(0, 1) if self.kwargs.get("clip") else noisy
 
 
 def _upright(values: tuple[float, float]) -> tuple[float, float]:

@@ -16,6 +16,7 @@ import numpy as np
 
 from dacapo.errors import DataError
 from dacapo.experiments.datasplits.datasets import Dataset
+from dacapo.experiments.trainers.locations import Locations
 from dacapo.geometry import Coordinate, Roi
 
 if TYPE_CHECKING:
@@ -26,8 +27,6 @@ if TYPE_CHECKING:
     from dacapo.experiments.tasks.predictors import Predictor
     from dacapo.experiments.trainers.trainer import GunpowderTrainerConfig
 
-_TRIES = 100
-"""Locations that are tried for one that is labelled enough; then the best of them is taken."""
 _CACHE_BYTES = 2**28
 """A volume below this size is kept in memory by each process that samples it."""
 
@@ -58,6 +57,16 @@ class Samples:
 
     def __len__(self) -> int:
         return 2**62
+
+    @property
+    def travels(self) -> bool:
+        """Whether another process can make the same samples."""
+        return self.source is not None
+
+    def check(self) -> None:
+        """Whether every dataset has what the trainer asks for; ConfigError or DataError otherwise."""
+        for place in self.places:
+            place.locations.check()
 
     @property
     def places(self) -> list[_Place]:
@@ -95,7 +104,7 @@ class _Place:
         self.swappable = self._swappable_axes()
         self.margin = self._margin()
         self.covered = raw.grid.convert(raw.roi, gt.grid).intersect(gt.roi)
-        self.valid_needed = dataset.mask is not None or dataset.unlabelled is not None
+        self.locations = Locations(self.dataset, self.trainer, self.covered, samples.output_shape)
 
     def _swappable_axes(self) -> list[list[int]]:
         """Groups of axes along which voxel size and crop shapes are the same, so that they may change places."""
@@ -145,37 +154,9 @@ class _Place:
         return sample
 
     def _locate(self, rng: np.random.Generator) -> Roi:
-        """The output crop, in voxels of gt, uniformly among those that are labelled enough."""
-        shape = self.samples.output_shape
-        room = self.covered.shape - shape
-        tries = _TRIES if self.valid_needed else 1
-        best, best_share = None, -1.0
-        for _ in range(tries):
-            if self.trainer.sample_strategy == "sample_points":
-                points = self.dataset.sample_points
-                if not points:
-                    raise DataError(
-                        f"{self.dataset.name}: sample_strategy is 'sample_points', but it has no sample_points"
-                    )
-                begin = points[int(rng.integers(len(points)))] - shape // 2
-            else:
-                # A volume smaller than the crop is taken from its middle, with mask 0 around it.
-                begin = self.covered.begin + Coordinate(int(rng.integers(r + 1)) if r > 0 else r // 2 for r in room)
-            box = Roi(self._on_raw_voxels(begin), shape)
-            if not self.valid_needed:
-                return box
-            share = self._labelled_share(box)
-            if share > best_share:
-                best, best_share = box, share
-            if share > 0 and share >= self.trainer.min_masked:
-                return box
-        if best_share <= 0:
-            raise DataError(
-                f"{self.dataset.name}: {_TRIES} random crops of {tuple(shape)} voxels had no annotated voxel: "
-                f"annotations are too sparse for this crop; use sample_points or crop the volume"
-            )
-        assert best is not None
-        return best
+        """The output crop, in voxels of gt."""
+        box, _ = self.locations.draw(rng)
+        return Roi(self._on_raw_voxels(box.begin), box.shape)
 
     def _on_raw_voxels(self, begin: Coordinate) -> Coordinate:
         """Where raw is coarser, the input of a crop begins on its voxels: raw and labels are then turned about one
@@ -185,13 +166,6 @@ class _Place:
         return Coordinate(
             int(b - (b - t) % r) if r > 1 else b for b, r, t in zip(begin, self.ratio, taken, strict=True)
         )
-
-    def _labelled_share(self, box: Roi) -> float:
-        if self.trainer.sample_strategy == "integral_mask":  # the centre must be annotated
-            centre = Roi(box.begin + box.shape // 2, (1,) * box.dims)
-            if not self.dataset.read_valid(centre).any():
-                return 0.0
-        return float(self.dataset.read_valid(box).any(0).mean())
 
     def _read(self, box: Roi, transform: Any) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
         """Raw of the input crop, gt and validity of the output crop with its margin, around the centre of `box`."""
@@ -258,14 +232,31 @@ class _Range:
         return len(self.range)
 
 
+@dataclass
+class SameSample:
+    """One sample, again and again."""
+
+    sample: dict[str, np.ndarray]
+    travels = True
+
+    def __len__(self) -> int:
+        return 2**62
+
+    def __getitem__(self, index: int) -> dict[str, np.ndarray]:
+        return self.sample
+
+    def check(self) -> None:
+        """Nothing can be wrong with it."""
+
+
 def batches(
-    samples: Samples, batch_size: int, start: int, stop: int, num_workers: int
+    samples: Samples | SameSample, batch_size: int, start: int, stop: int, num_workers: int
 ) -> Iterator[dict[str, torch.Tensor]]:
     """Batches `start` to `stop`: batch i holds samples i * batch_size and on, whatever the number of workers."""
     import torch
     from torch.utils.data import DataLoader
 
-    if num_workers and samples.source is None:
+    if num_workers and not samples.travels:
         raise DataError("worker processes need a datasplit config to open: use num_workers=0 with opened datasets")
     loader = DataLoader(
         samples,  # type: ignore[arg-type]
