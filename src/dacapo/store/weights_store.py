@@ -91,7 +91,8 @@ class WeightsStore(ABC):
         """Note the best iteration of a criterion on a validation dataset (the dataset or its name)."""
         self.path_of(_name(run), iteration)  # of weights that there are
         note = {"iteration": iteration, "parameters": None if parameters is None else dict(parameters), "score": score}
-        self._write_best(_name(run), _dataset_name(dataset), criterion, note)
+        if self.bests(_name(run)).get((_dataset_name(dataset), criterion)) != note:
+            self._write_best(_name(run), _dataset_name(dataset), criterion, note)
 
     def retrieve_best(self, run: RunConfig | str, dataset: Any, criterion: str) -> int:
         """The iteration noted as best; WeightsNotFoundError lists what is noted."""
