@@ -13,7 +13,7 @@ SOURCE = Path(__file__).parents[1] / "src" / "dacapo"
 LAYERS = [
     ["errors", "geometry"],
     ["config", "options", "arrays", "ops"],
-    ["blockwise", "compute_context"],
+    ["blockwise", "compute_context", "tmp"],
     ["experiments"],
     ["store", "network", "snapshots"],
     ["train", "validate", "predict", "segment", "apply"],

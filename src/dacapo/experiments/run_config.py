@@ -365,9 +365,13 @@ class RunConfig(Config):
 
     def relative_to(self, folder: Path) -> RunConfig:
         """The same run with relative file names resolved against `folder`."""
-        parts = {"task_config": self.task_config, "datasplit_config": self.datasplit_config}
-        found = {name: part.relative_to(folder) for name, part in parts.items() if part is not None}
-        return RunConfig.from_dict(self.to_dict() | found) if found else self
+        resolved = {
+            name: part.relative_to(folder)
+            for name in ("task_config", "datasplit_config", "architecture_config", "start_config")
+            if hasattr(part := getattr(self, name), "relative_to")
+        }
+        # Made anew, as what this one has opened is not to be shared.
+        return RunConfig(**{name: resolved.get(name, getattr(self, name)) for name in type(self).model_fields})
 
 
 def _kind(task: TaskConfig | None) -> str:

@@ -7,6 +7,7 @@ from dacapo.experiments.architectures.architecture import (
 )
 from dacapo.experiments.architectures.residual_unet import ResidualEncoderUNetConfig
 from dacapo.experiments.architectures.unet import CNNectomeUNetConfig
+from dacapo.experiments.architectures.wrapped import WrappedArchitectureConfig
 
 __all__ = [
     "Architecture",
@@ -14,4 +15,5 @@ __all__ = [
     "CNNectomeUNetConfig",
     "DummyArchitectureConfig",
     "ResidualEncoderUNetConfig",
+    "WrappedArchitectureConfig",
 ]
