@@ -153,6 +153,7 @@ def _import_stats(base: Path, run: RunConfig, stores: Stores, done: Imported) ->
 
 
 def _import_weights(base: Path, run: RunConfig, given: Path | None, stores: Stores, done: Imported) -> None:
+    from dacapo.experiments.checkpoints import fitting_state, read_checkpoint
     from dacapo.experiments.run_config import Weights
 
     folder = base / run.name / "checkpoints" / "iterations"
@@ -165,7 +166,7 @@ def _import_weights(base: Path, run: RunConfig, given: Path | None, stores: Stor
             done.left.append(f"weights of iteration {iteration}: the store has them already")
             continue
         try:
-            model = fitting_state(read_upstream_weights(file), run.model.state_dict(), str(file))
+            model = fitting_state(read_checkpoint(file)["model"], run.model.state_dict(), str(file))
             stores.weights.store(run.name, iteration, Weights(model))
             brought.append(iteration)
         except DacapoError as error:
@@ -173,47 +174,6 @@ def _import_weights(base: Path, run: RunConfig, given: Path | None, stores: Stor
     if brought:
         done.brought.append(f"weights of iterations {', '.join(map(str, brought))}")
         done.left.append("the optimiser's state: it is of RAdam, training goes on with AdamW from its first step")
-
-
-def fitting_state(state: Mapping[str, Any], own: Mapping[str, Any], source: str) -> dict[str, Any]:
-    """Upstream's tensors by the names of our network; ConfigError if one is missing or has another shape.
-
-    Names are doubled there, `chain.1` is `prediction_head`, and release 0.3.5 has the network in
-    `architecture`, or one level deeper as `unet`.
-    """
-    found = {}
-    for name, tensor in own.items():
-        rest = name.split(".", 2)[-1]
-        choices = [name]
-        if name.startswith("chain.0."):
-            choices += [f"{p}.{rest}" for p in ("chain.0.unet", "architecture", "architecture.unet")]
-        elif name.startswith("chain.1."):
-            choices.append(f"prediction_head.{rest}")
-        elif name.startswith("prediction_head."):
-            choices.append(f"chain.1.{name.removeprefix('prediction_head.')}")
-        theirs = next((state[c] for c in choices if c in state), None)
-        if theirs is None or tuple(theirs.shape) != tuple(tensor.shape):
-            got = "nothing" if theirs is None else f"shape {tuple(theirs.shape)}"
-            raise ConfigError(f"{source}: for {name} of shape {tuple(tensor.shape)} it has {got}: another network")
-        found[name] = theirs
-    return found
-
-
-def read_upstream_weights(path: Path) -> Mapping[str, Any]:
-    """The model's tensors of upstream's checkpoint file; only tensors and numbers are loaded, no code is run."""
-    import torch
-
-    # The files name upstream's class; this one, without any code, stands in for it.
-    shim = type("Weights", (), {"__module__": "dacapo.store.weights_store", "__qualname__": "Weights"})
-    try:
-        with torch.serialization.safe_globals([shim]):
-            content = torch.load(path, map_location="cpu", weights_only=True)
-    except (RuntimeError, EOFError, pickle.UnpicklingError, KeyError, AttributeError, OSError) as error:
-        raise StoreError(f"cannot read {path} as weights: {(str(error).splitlines() or ['?'])[0]}") from error
-    model = content.get("model") if isinstance(content, dict) else getattr(content, "model", None)
-    if not isinstance(model, Mapping) or not all(isinstance(t, torch.Tensor) for t in model.values()):
-        raise StoreError(f"{path} is no checkpoint of a run: it has no model")
-    return model
 
 
 class _Plain(pickle.Unpickler):

@@ -194,7 +194,8 @@ def resume(run: RunConfig, stores: Stores) -> int:
     latest = stores.weights.latest_iteration(run.name)
     if latest is None:
         if run.start_config is not None:
-            _start_from(run, stores)
+            channels = run.task.channels if run.task is not None else None
+            run.start_config.initialize_weights(run.model, channels, stores=stores)
         return 0
     run.load_weights(stores.weights.retrieve_weights(run, latest))
     run.resume_from(
@@ -207,18 +208,6 @@ def resume(run: RunConfig, stores: Stores) -> int:
     if 0 < latest < run.num_iterations:
         logger.info("%s goes on at iteration %d", run, latest)
     return latest
-
-
-def _start_from(run: RunConfig, stores: Stores) -> None:
-    start = run.start_config
-    assert start is not None
-    if start.criterion.isdigit():
-        iteration = int(start.criterion)
-    else:
-        other = load(start.run, stores)
-        stores.recall_scores(other)
-        iteration = other.best(start.criterion).iteration
-    run.load_weights(stores.weights.retrieve_weights(start.run, iteration), with_optimizer=False)
 
 
 def _validate_if_due(

@@ -2,11 +2,9 @@
 
 from __future__ import annotations
 
-import logging
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, suppress
 from functools import cached_property
-from pathlib import Path
 from typing import Any
 
 import torch
@@ -16,8 +14,6 @@ from torch.func import functional_call
 from dacapo.errors import ConfigError
 from dacapo.experiments.architectures.architecture import Architecture, initialize_convolutions
 from dacapo.geometry import Coordinate
-
-logger = logging.getLogger(__name__)
 
 
 class Model(nn.Module):
@@ -172,55 +168,6 @@ class LeadingSigmoid(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         return torch.cat([x[:, : self.channels].sigmoid(), x[:, self.channels :]], dim=1)
-
-
-def read_checkpoint(path: Path) -> dict[str, Any]:
-    """What a checkpoint file holds: `model` and, where the training can go on, `optimizer`; on the CPU.
-
-    Only tensors and numbers are loaded, whatever the file says.
-
-    Raises
-    ------
-    ConfigError
-        If there is no such file, or it is no checkpoint.
-    """
-    import pickle
-
-    try:
-        content = torch.load(path, map_location="cpu", weights_only=True)
-    except FileNotFoundError:
-        raise ConfigError(f"{path}: no such file") from None
-    except (RuntimeError, EOFError, pickle.UnpicklingError, KeyError, AttributeError, OSError) as error:
-        raise ConfigError(f"cannot read {path} as weights: {(str(error).splitlines() or ['?'])[0]}") from error
-    if not isinstance(content, dict) or not isinstance(content.get("model"), dict):
-        raise ConfigError(f"{path} is no checkpoint of a run: it has no entry 'model'")
-    return content
-
-
-def load_fitting(model: Model, state: Mapping[str, Tensor], source: str) -> None:
-    """Load what `state` has for a model; what it lacks stays as it was drawn, and is logged with what is left over.
-
-    Raises
-    ------
-    ConfigError
-        If something of the same name has another shape, or no name is known; `source` leads the message.
-    """
-    own = model.state_dict()
-    known = {name: tensor for name, tensor in state.items() if name in own}
-    wrong = [
-        f"{name} is {tuple(tensor.shape)}, the network has {tuple(own[name].shape)}"
-        for name, tensor in known.items()
-        if tensor.shape != own[name].shape
-    ]
-    if wrong:
-        more = f" (and {len(wrong) - 1} more)" if len(wrong) > 1 else ""
-        raise ConfigError(f"{source}: these weights are of another network: {wrong[0]}{more}")
-    if not known:
-        raise ConfigError(f"{source}: these weights are of another network: none of their names is in it")
-    model.load_state_dict(known, strict=False)
-    for what, names in (("not in the file, drawn at random", own.keys() - known), ("not used", state.keys() - known)):
-        if names:
-            logger.warning("%s: %s: %s", source, what, ", ".join(sorted(names)))
 
 
 def _require_coordinate(name: str, value: object) -> None:

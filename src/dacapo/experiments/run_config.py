@@ -21,7 +21,7 @@ from dacapo.experiments.architectures import ArchitectureConfig
 from dacapo.experiments.datasplits import DataSplit, DataSplitConfig
 from dacapo.experiments.datasplits.datasets.datasets import slabs
 from dacapo.experiments.scores import ValidationIterationScores, ValidationScores
-from dacapo.experiments.starts import StartConfig
+from dacapo.experiments.starts import InitialWeightsConfig
 from dacapo.experiments.stats import TrainingStats
 from dacapo.experiments.tasks import Task, TaskConfig
 from dacapo.experiments.tasks.post_processors import PostProcessorParameters
@@ -96,7 +96,7 @@ class RunConfig(Config):
     """How many batches to train on."""
     validation_interval: int = Field(default=1000, ge=1)
     """Validate, and keep the weights, every so many iterations and at the end."""
-    start_config: StartConfig | None = None
+    start_config: InitialWeightsConfig | None = None
     """Weights to begin with."""
     batch_size: int = Field(default=1, ge=1)
     """Samples per iteration."""

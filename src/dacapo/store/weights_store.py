@@ -127,7 +127,7 @@ def _dataset_name(dataset: Any) -> str:
 
 def read_weights(path: Path) -> Weights:
     """A checkpoint file, on the CPU. Only tensors and numbers are loaded, whatever the file says."""
-    from dacapo.experiments.model import read_checkpoint
+    from dacapo.experiments.checkpoints import read_checkpoint
 
     try:
         content = read_checkpoint(path)

@@ -92,7 +92,7 @@ class Task:
     def create_model(self, architecture: Architecture) -> Model:
         model = self.predictor.create_model(architecture)
         if self.weights is not None:
-            from dacapo.experiments.model import load_fitting, read_checkpoint
+            from dacapo.experiments.checkpoints import load_fitting, read_checkpoint
 
             load_fitting(model, read_checkpoint(self.weights)["model"], str(self.weights))
         return model
