@@ -13,11 +13,11 @@ SOURCE = Path(__file__).parents[1] / "src" / "dacapo"
 LAYERS = [
     ["errors", "geometry"],
     ["config", "options", "arrays", "ops"],
-    ["blockwise", "compute_context"],
+    ["blockwise", "compute_context", "tmp"],
     ["experiments"],
     ["store", "network"],
     ["train", "validate", "predict", "segment", "apply"],
-    ["cli", "demo", "summary", "report", "synthetic", "__init__", "__main__"],
+    ["cli", "demo", "summary", "report", "synthetic", "upstream_paths", "__init__", "__main__"],
 ]
 LEVEL = {name: level for level, names in enumerate(LAYERS) for name in names}
 # The synthetic volume and the report are leaves that anybody above the kernels may call.

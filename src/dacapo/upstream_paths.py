@@ -21,14 +21,7 @@ _TASKS, _ARCHITECTURES, _TRAINERS = f"{_E}.tasks", f"{_E}.architectures", f"{_E}
 _SPLITS, _DATASETS, _ARRAYS = f"{_E}.datasplits", f"{_E}.datasplits.datasets", f"{_E}.datasplits.datasets.arrays"
 
 MOVED: dict[str, str | dict[str, str]] = {
-    "dacapo.ext": {"NoSuchModule": "dacapo.upstream_functions:NoSuchModule"},
     "dacapo.utils": {},
-    "dacapo.utils.affinities": {
-        "seg_to_affgraph": "dacapo.upstream_functions:seg_to_affgraph",
-        "padding": "dacapo.upstream_functions:padding",
-    },
-    "dacapo.utils.balance_weights": {"balance_weights": "dacapo.upstream_functions:balance_weights"},
-    "dacapo.utils.voi": {"voi": "dacapo.upstream_functions:voi"},
     "dacapo.utils.array_utils": "dacapo.tmp",
     "dacapo.blockwise.blockwise_task": "dacapo.blockwise.scheduler",
 }

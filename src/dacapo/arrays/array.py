@@ -230,6 +230,10 @@ class Array:
         voxels: np.ndarray = self._source.read(slices)[remaining]
         return voxels
 
+    def __setitem__(self, roi: Roi, data: np.ndarray | float) -> None:
+        """`array[roi] = data` is `array.write(roi, data)`."""
+        self.write(roi, data)
+
     def write(self, roi: Roi, data: np.ndarray | float) -> None:
         """Write all channels of a region; on disk when this returns.
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dacapo.blockwise.blocks import Block, BlockGrid, check_blocks
 from dacapo.blockwise.engine import BlockReport, BlocksFailedError, FailedBlock, run_blocks
+from dacapo.blockwise.scheduler import DaCapoBlockwiseTask, run_blockwise, segment_blockwise
 from dacapo.blockwise.stitching import SegmentReport, chunk_of, made, segment_blocks
 
 __all__ = [
@@ -11,11 +12,14 @@ __all__ = [
     "BlockGrid",
     "BlockReport",
     "BlocksFailedError",
+    "DaCapoBlockwiseTask",
     "FailedBlock",
     "SegmentReport",
     "check_blocks",
     "chunk_of",
     "made",
     "run_blocks",
+    "run_blockwise",
     "segment_blocks",
+    "segment_blockwise",
 ]

@@ -59,6 +59,7 @@ def segment_blocks(
     overwrite: bool = False,
     attributes: Mapping[str, Any] | None = None,
     retries: int = 2,
+    timeout: float | None = None,
     progress: Callable[[int, int], None] | bool | None = None,
 ) -> SegmentReport:
     """Segment a volume of any size; the same call goes on where one was stopped.
@@ -70,7 +71,8 @@ def segment_blocks(
     ----------
     function : str
         ``module:function``, called as ``function(data, **parameters)`` with the voxels of a block and its context, all
-        channels, in their real range. Returns integer labels of the spatial shape of `data`, 0 is background.
+        channels, in their real range. Returns integer labels of the spatial shape of `data`, 0 is background. A function
+        with the attribute `takes_array` is called as ``function(array, block, **parameters)`` and reads for itself.
     parameters : mapping
         JSON values.
     source : str or Path
@@ -95,7 +97,7 @@ def segment_blocks(
         Replace another array at `output`.
     attributes : mapping, optional
         JSON values kept with the output.
-    retries, progress
+    retries, timeout, progress
         As in `run_blocks`; a callable counts the blocks of all stages.
 
     Returns
@@ -135,7 +137,7 @@ def segment_blocks(
     work = Path(folder).absolute() / f"segment-{digest}"
     target = _output(output, volume, grid, overwrite, {**(attributes or {}), "segmentation": digest})
     fragments = _output(work / "fragments.zarr", volume, grid, False, {})
-    done = _Stages(grid, workers, work, retries, progress)
+    done = _Stages(grid, workers, work, retries, timeout, progress)
 
     places = {"folder": str(work), "grid": grid_to_json(grid)}
     task = {"function": function, "parameters": dict(parameters), "source": str(_absolute(source))}
@@ -158,11 +160,18 @@ def segment_blocks(
 class _Stages:
     """Runs the stages over the same blocks, and counts their blocks together."""
 
-    def __init__(self, grid: BlockGrid, workers: int, folder: Path, retries: int, progress: Any) -> None:
+    def __init__(
+        self, grid: BlockGrid, workers: int, folder: Path, retries: int, timeout: float | None, progress: Any
+    ) -> None:
         self._grid = grid
         self._progress = progress
         self._before = 0
-        self._arguments: dict[str, Any] = {"workers": workers, "folder": folder, "retries": retries}
+        self._arguments: dict[str, Any] = {
+            "workers": workers,
+            "folder": folder,
+            "retries": retries,
+            "timeout": timeout,
+        }
 
     def run(self, stage: str, parameters: dict[str, Any], key: dict[str, Any]) -> BlockReport:
         grid, before, progress = self._grid, self._before, self._progress

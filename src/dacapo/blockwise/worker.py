@@ -56,6 +56,7 @@ def fragments(
 ) -> Process:
     """Segment each block with its context; keep its core with global ids, and its labels of the slabs at its faces."""
     blocks, segment = grid_from_json(grid), find_function(function)
+    takes_array = getattr(segment, "takes_array", False)
     volume, target = dequantised(open_array(source)), open_array(output, mode="r+")
     mask_volume = open_array(mask) if mask is not None else None
 
@@ -65,7 +66,8 @@ def fragments(
         if valid is not None and not valid.any():
             labels = np.zeros(seen.shape, np.uint64)
         else:
-            labels = checked(segment(volume.read(seen), **parameters), seen, function)
+            given = (volume, Block(block.block_id, block.write_roi, seen)) if takes_array else (volume.read(seen),)
+            labels = checked(segment(*given, **parameters), seen, function)
         if valid is not None:
             labels = np.where(valid, labels, 0)
         labels, num_core, num = core_first(labels, inside(block.write_roi, seen))
