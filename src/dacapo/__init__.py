@@ -8,6 +8,7 @@ from dacapo import upstream_paths as _upstream_paths
 # Eager, although the modules have the verbs' names: imported lazily, `dacapo.train` would be the
 # function once and the module ever after. What is heavy is imported inside the functions.
 from dacapo.apply import Applied, apply, evaluate
+from dacapo.import_upstream import import_upstream
 from dacapo.predict import predict
 from dacapo.segment import segment
 from dacapo.train import load, train, train_run
@@ -22,6 +23,7 @@ __all__ = [
     "__version__",
     "apply",
     "evaluate",
+    "import_upstream",
     "list_runs",
     "load",
     "predict",

@@ -347,6 +347,24 @@ def show(name: str | None, example: bool) -> None:
         click.echo(line)
 
 
+@cli.command("import-upstream")
+@click.argument("runs_base_dir", type=click.Path(exists=True, file_okay=False))
+@click.option("--run", "runs", multiple=True, metavar="NAME", help="This run alone; may be given again.")
+@click.option("--weights", type=click.Path(exists=True, dir_okay=False), help="A checkpoint file for that one run.")
+def import_upstream(runs_base_dir: str, runs: tuple[str, ...], weights: str | None) -> None:
+    """Bring in runs that janelia-cellmap/dacapo keeps in RUNS_BASE_DIR, which is only read."""
+    from dacapo.import_upstream import import_upstream
+
+    done = import_upstream(runs_base_dir, runs, weights=weights, stores=_stores())
+    for found in done:
+        click.echo(f"{found.run}: {'; '.join(found.brought) or 'nothing'}")
+        for line in (*found.left, *([f"not brought in: {found.error}"] if found.error else [])):
+            click.echo(f"  {line}")
+    failed = sum(found.error is not None for found in done)
+    if failed:
+        raise click.ClickException(f"{failed} of {len(done)} runs could not be brought in")
+
+
 def _roi(text: str | None) -> Any:
     """`[0:10,0:20,5:30]` in voxels."""
     if text is None:

@@ -11,7 +11,7 @@ from __future__ import annotations
 import re
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Annotated, Any, ClassVar, Self
+from typing import Annotated, Any, ClassVar, Self, get_args
 
 import yaml
 from pydantic import (
@@ -138,6 +138,10 @@ class Config(BaseModel):
                 )
             if name in fields:
                 raise PydanticCustomError("twice", "field '{key}' is given twice", {"key": name})
+            field = cls.model_fields[name]
+            optional = field.default is None or type(None) in get_args(field.annotation)
+            if value is None and not optional and not field.is_required():
+                continue  # left empty, or upstream's None: the default
             fields[name] = value
         return fields
 
@@ -155,7 +159,7 @@ class Config(BaseModel):
             raise ConfigError(_message(error, where or cls.__name__, data)) from None
 
     def to_yaml(self) -> str:
-        return yaml.safe_dump(self.to_dict(), sort_keys=False, allow_unicode=True, width=100)
+        return dump_yaml(self.to_dict())
 
     @classmethod
     def from_yaml(cls, text: str, where: str = "") -> Self:
@@ -264,6 +268,11 @@ def _mapping(loader: _Loader, node: yaml.MappingNode) -> dict[Any, Any]:
 
 _Loader.add_constructor(yaml.resolver.BaseResolver.DEFAULT_MAPPING_TAG, _mapping)
 _Loader.add_constructor("tag:yaml.org,2002:python/tuple", lambda loader, node: loader.construct_sequence(node))
+
+
+def dump_yaml(data: Mapping[str, Any]) -> str:
+    """Plain data as YAML, bit for bit the same each time."""
+    return yaml.safe_dump(data, sort_keys=False, allow_unicode=True, width=100)
 
 
 def load_yaml(text: str, where: str = "") -> dict[str, Any]:

@@ -196,6 +196,7 @@ def resume(run: RunConfig, stores: Stores) -> int:
         latest,
     )
     stores.stats.store_training_stats(run.name, run.training_stats)
+    stores.record_best(run)  # a kill may have come between scores and notes
     if 0 < latest < run.num_iterations:
         logger.info("%s goes on at iteration %d", run, latest)
     return latest

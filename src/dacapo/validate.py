@@ -84,6 +84,7 @@ def validate_run(run: RunConfig, iteration: int, *, stores: Stores | None = None
     others = [s for s in run.validation_scores.scores if s.iteration != iteration]
     run.validation_scores.scores[:] = sorted([*others, done], key=lambda s: s.iteration)
     stores.stats.store_validation_iteration_scores(run.name, run.validation_scores)
+    stores.record_best(run)
     prune_predictions(run, iteration, stores)
     return done
 

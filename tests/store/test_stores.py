@@ -12,7 +12,6 @@ from dacapo.errors import ConfigError, DuplicateNameError, RunNotFoundError, Sto
 from dacapo.experiments.run_config import RunConfig, Weights
 from dacapo.experiments.scores import ValidationIterationScores
 from dacapo.experiments.stats import TrainingIterationStats, TrainingStats
-from dacapo.options import Options
 from dacapo.store import Stores
 from dacapo.store.create_store import create_config_store, create_stats_store, create_weights_store
 from dacapo.store.files import append_lines, read_lines, write_text
@@ -148,30 +147,6 @@ def test_arrays_have_their_places(stores: Stores) -> None:
     assert found.path == str(stores.base / "r" / "validation.zarr" / "3/ds_a/prediction")
     with pytest.raises(StoreError, match="not removed"):
         stores.arrays.remove(LocalArrayIdentifier(stores.base, "x"))
-
-
-def test_options_precedence(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Keywords beat the environment, that beats the file; nothing sticks."""
-    monkeypatch.delenv("DACAPO_RUNS_BASE_DIR")
-    monkeypatch.chdir(tmp_path)
-    monkeypatch.setattr(Path, "home", lambda: tmp_path / "home")
-    assert Options.instance().runs_base_dir == Path("~/dacapo").expanduser()
-    (tmp_path / "dacapo.yaml").write_text("runs_base_dir: here\n")
-    assert Options.instance().runs_base_dir == tmp_path / "here"
-    monkeypatch.setenv("DACAPO_RUNS_BASE_DIR", "/there")
-    assert Options.instance().runs_base_dir == Path("/there")
-    assert Options.instance(runs_base_dir="/given").runs_base_dir == Path("/given")
-    monkeypatch.setenv("DACAPO_OPTIONS_FILE", str(tmp_path / "none.yaml"))
-    with pytest.raises(ConfigError, match=r"none.yaml: no such file"):
-        Options.instance()
-
-
-def test_unknown_options_are_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """A typo in dacapo.yaml names the file and the nearest option."""
-    monkeypatch.chdir(tmp_path)
-    (tmp_path / "dacapo.yaml").write_text("runs_base_dri: here\n")
-    with pytest.raises(ConfigError, match="dacapo.yaml: unknown field 'runs_base_dri'. Did you mean 'runs_base_dir'"):
-        Options.instance()
 
 
 def test_upstreams_way_to_the_stores(tmp_path: Path) -> None:

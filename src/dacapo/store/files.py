@@ -45,6 +45,24 @@ def write_text(path: Path, text: str) -> None:
     write_atomic(path, lambda file: file.write(text.encode()))
 
 
+def create_text(path: Path, text: str) -> bool:
+    """Write a file that is not there yet, in one step; False, and nothing written, if it is there."""
+    with _as_store_error(path):
+        if path.exists():
+            return False
+        temporary = path.with_name(f".{path.name}.{os.getpid()}.{secrets.token_hex(4)}.new")
+        write_text(temporary, text)
+        try:
+            os.link(temporary, path)  # unlike a rename, never replaces what another process wrote meanwhile
+        except FileExistsError:
+            return False
+        except OSError:  # a file system without links
+            os.replace(temporary, path)
+        finally:
+            temporary.unlink(missing_ok=True)
+    return True
+
+
 def append_lines(path: Path, records: Iterable[dict[str, Any]]) -> None:
     """Append JSON lines in one write, flushed to disk; a torn last line is what `read_lines` forgives."""
     text = "".join(json.dumps(record) + "\n" for record in records)
