@@ -17,7 +17,18 @@ LAYERS = [
     ["experiments"],
     ["store", "network", "snapshots"],
     ["train", "validate", "predict", "segment", "apply"],
-    ["cli", "demo", "import_upstream", "summary", "report", "synthetic", "testing", "upstream_paths", "__init__", "__main__"],
+    [
+        "cli",
+        "demo",
+        "import_upstream",
+        "summary",
+        "report",
+        "synthetic",
+        "testing",
+        "upstream_paths",
+        "__init__",
+        "__main__",
+    ],
 ]
 LEVEL = {name: level for level, names in enumerate(LAYERS) for name in names}
 # The synthetic volume and the report are leaves that anybody above the kernels may call.

@@ -49,7 +49,7 @@ _LATER = {
     "segment_blockwise": "dacapo.blockwise",
     "show": "dacapo.summary",
 }
-_SUBMODULES = ("experiments", "predict_local", "utils")
+_SUBMODULES = ("experiments", "utils")
 
 
 def __getattr__(name: str) -> object:

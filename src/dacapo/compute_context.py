@@ -175,5 +175,7 @@ def create_compute_context() -> ComputeContext:
     said = dict(Options.instance().compute_context)
     unknown = set(said) - {"type", "config"}
     if unknown:
-        raise ConfigError(f"compute_context: no field {', '.join(sorted(unknown))}: expected type, and its fields in config")
+        raise ConfigError(
+            f"compute_context: no field {', '.join(sorted(unknown))}: expected type, and its fields in config"
+        )
     return ComputeContext.from_dict({"type": said.get("type"), **(said.get("config") or {})}, "compute_context")

@@ -68,6 +68,4 @@ def open_from_identifier(identifier: Any, name: str = "", mode: str = "r") -> Ar
 
 def located(identifier: Any) -> str:
     """The path of an array that is given by path or identifier."""
-    return (
-        str(Path(identifier.container) / identifier.dataset) if hasattr(identifier, "container") else str(identifier)
-    )
+    return str(Path(identifier.container) / identifier.dataset) if hasattr(identifier, "container") else str(identifier)

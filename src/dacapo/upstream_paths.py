@@ -21,15 +21,14 @@ _TASKS, _ARCHITECTURES, _TRAINERS = f"{_E}.tasks", f"{_E}.architectures", f"{_E}
 _SPLITS, _DATASETS, _ARRAYS = f"{_E}.datasplits", f"{_E}.datasplits.datasets", f"{_E}.datasplits.datasets.arrays"
 
 MOVED: dict[str, str | dict[str, str]] = {
-    "dacapo.ext": {"NoSuchModule": "dacapo.upstream_functions:NoSuchModule"},
     "dacapo.utils": {},
-    "dacapo.utils.affinities": {
-        "seg_to_affgraph": "dacapo.upstream_functions:seg_to_affgraph",
-        "padding": "dacapo.upstream_functions:padding",
-    },
-    "dacapo.utils.balance_weights": {"balance_weights": "dacapo.upstream_functions:balance_weights"},
-    "dacapo.utils.voi": {"voi": "dacapo.upstream_functions:voi"},
     "dacapo.utils.array_utils": "dacapo.tmp",
+    "dacapo.store.local_array_store": "dacapo.store.stores",
+    "dacapo.store.local_weights_store": "dacapo.store.file_stores",
+    "dacapo.store.file_config_store": "dacapo.store.file_stores",
+    "dacapo.store.file_stats_store": "dacapo.store.file_stores",
+    "dacapo.store.mongo_config_store": "dacapo.store.mongo_stores",
+    "dacapo.store.mongo_stats_store": "dacapo.store.mongo_stores",
     "dacapo.blockwise.blockwise_task": "dacapo.blockwise.scheduler",
 }
 """Old module -> the module that has its names now, or where each name is. Filled up below."""
@@ -58,19 +57,17 @@ _SAME_NAMES = {
     "train_validate_datasplit train_validate_datasplit_config",
     _DATASETS: "dataset dataset_config dummy_dataset dummy_dataset_config raw_gt_dataset raw_gt_dataset_config "
     "simple_dataset simple",
-    _ARRAYS: "array_config zarr_array_config tiff_array_config binarize_array_config concat_array_config "
+    _ARRAYS: "zarr_array_config tiff_array_config binarize_array_config concat_array_config "
     "constant_array_config ones_array_config crop_array_config dummy_array_config dvid_array_config "
     "intensities_array_config logical_or_array_config merge_instances_array_config sum_array_config "
     "missing_annotations_mask_config resampled_array_config",
     _TASKS: "task task_config distance_task distance_task_config inner_distance_task inner_distance_task_config "
     "hot_distance_task hot_distance_task_config one_hot_task one_hot_task_config affinities_task "
     "affinities_task_config dummy_task dummy_task_config pretrained_task pretrained_task_config",
-    "dacapo.store": "array_store local_array_store config_store file_config_store mongo_config_store stats_store "
-    "file_stats_store mongo_stats_store weights_store local_weights_store",
 }
 """Upstream had a module for each class; the package has the same names here."""
 
-_HOMES = {f"{_TRAINERS}.gp_augments": f"{_TRAINERS}.augments", "dacapo.store": "dacapo.store.stores"}
+_HOMES = {f"{_TRAINERS}.gp_augments": f"{_TRAINERS}.augments"}
 for _package, _modules in _SAME_NAMES.items():
     for _module in _modules.split():
         MOVED.setdefault(f"{_package}.{_module}", _HOMES.get(_package, _package))

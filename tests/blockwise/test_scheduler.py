@@ -17,6 +17,10 @@ from dacapo.store.stores import LocalArrayIdentifier
 WORKER = """
 from dacapo.tmp import open_from_identifier
 
+def note(file, text):
+    with open(file, "a") as log:
+        log.write(text)
+
 fit = "valid"
 read_write_conflict = False
 
@@ -85,7 +89,7 @@ def test_failed_blocks_answer_false_and_only_they_are_tried_again(
 ) -> None:
     """run_blockwise answers False and logs the cause; the next call does what is missing."""
     log = (
-        f"with open({str(tmp_path / 'log')!r}, 'a') as file: file.write(f'{{block.block_id}} ')\n"
+        f"note({str(tmp_path / 'log')!r}, f'{{block.block_id}} ')\n"
         f"        import os\n"
         f"        if block.block_id == 3 and not os.path.exists({str(tmp_path / 'mended')!r}): raise ValueError('broken')"
     )
@@ -110,7 +114,7 @@ def test_check_function_and_init_callback_are_called(tmp_path: Path, volume: Loc
     """What check_function says is done stays untouched; init_callback_fn is called once."""
     head = (
         f"def check_function(block): return block.block_id > 0\n"
-        f"def init_callback_fn(context):\n    with open({str(tmp_path / 'init')!r}, 'a') as file: file.write('x')\n"
+        f"def init_callback_fn(context): note({str(tmp_path / 'init')!r}, 'x')\n"
     )
     assert run_blockwise(
         worker_file(tmp_path, head=head), *regions(), 0,
@@ -124,7 +128,7 @@ def test_check_function_and_init_callback_are_called(tmp_path: Path, volume: Loc
 
 def test_neighbours_in_conflict_never_run_in_one_pass(tmp_path: Path, volume: LocalArrayIdentifier) -> None:
     """With read_write_conflict, blocks that see each other are kept apart, and each is done once."""
-    log = f"with open({str(tmp_path / 'log')!r}, 'a') as file: file.write(f'{{block.block_id}} ')"
+    log = f"note({str(tmp_path / 'log')!r}, f'{{block.block_id}} ')"
     file = worker_file(tmp_path, log)
     file.write_text(file.read_text().replace("conflict = False", "conflict = True"))
     task = DaCapoBlockwiseTask(

@@ -109,10 +109,19 @@ class DaCapoBlockwiseTask:
             }  # fmt: skip
             reports.append(
                 run_blocks(
-                    self.name, "dacapo.blockwise.user_code:worker", parameters, total=self.grid.total,
-                    block=self.grid.block, context=self.grid.context, workers=self.num_workers, folder=folder, key=key,
-                    retries=self.max_retries, timeout=self.timeout, progress=progress,
-                )  # fmt: skip
+                    self.name,
+                    "dacapo.blockwise.user_code:worker",
+                    parameters,
+                    total=self.grid.total,
+                    block=self.grid.block,
+                    context=self.grid.context,
+                    workers=self.num_workers,
+                    folder=folder,
+                    key=key,
+                    retries=self.max_retries,
+                    timeout=self.timeout,
+                    progress=progress,
+                )
             )
         last = reports[-1]
         seconds, skipped = sum(r.seconds for r in reports), min(r.skipped for r in reports)

@@ -152,7 +152,9 @@ def encoded(value: Any) -> Any:
         return value.item()
     if value is None or isinstance(value, (bool, int, float, str)):
         return value
-    raise BlockwiseError(f"{value!r} cannot be handed to workers: give numbers, text, paths, lists or array identifiers")
+    raise BlockwiseError(
+        f"{value!r} cannot be handed to workers: give numbers, text, paths, lists or array identifiers"
+    )
 
 
 def decoded(value: Any) -> Any:
@@ -165,7 +167,7 @@ def decoded(value: Any) -> Any:
         return Identifier(Path(value["identifier"][0]), value["identifier"][1])
     if "path" in value:
         return Path(value["path"])
-    inner = value["mapping"] if "mapping" in value else value
+    inner = value.get("mapping", value)
     return {k: decoded(v) for k, v in inner.items()}
 
 
@@ -186,7 +188,9 @@ class Identifier:
 
 def located(array: Any) -> str:
     """The path of an array that is given by path or identifier."""
-    return str(Path(array.container) / array.dataset) if hasattr(array, "container") else str(array)
+    from dacapo.tmp import located
+
+    return located(array)
 
 
 def identifiers_in(values: Sequence[Any]) -> list[str]:
