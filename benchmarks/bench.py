@@ -49,7 +49,9 @@ def parsed(arguments: list[str] | None) -> argparse.Namespace:
     parser.add_argument("--peers", type=Path, default=ROOT / ".peers", metavar="DIR", help="environment of the peers")
     parser.add_argument("--no-peers", action="store_true", help="only ours")
     parser.add_argument("--data", type=Path, metavar="DIR", help="where volumes are made (and removed), 10 GB")
-    parser.add_argument("--output", type=Path, metavar="DIR", help="for RESULTS.md; with --only or --quick, none by default")
+    parser.add_argument(
+        "--output", type=Path, metavar="DIR", help="for RESULTS.md; with --only or --quick, none by default"
+    )
     options = parser.parse_args(arguments)
     options.repeats = options.repeats or (1 if options.quick else 5)
     return options

@@ -117,7 +117,9 @@ def plot(outcomes: list[Outcome], path: Path) -> None:
     figure_, axes = pyplot.subplots(figsize=(8, 0.28 * len(rows) + 1.2))
     colours = ["#2a7f62" if value >= least else "#c1543a" for _, value, least in rows]
     axes.barh(range(len(rows)), [value for _, value, _ in rows], color=colours)
-    axes.scatter([least for _, _, least in rows], range(len(rows)), marker="|", s=120, color="black", label="bar", zorder=3)
+    axes.scatter(
+        [least for _, _, least in rows], range(len(rows)), marker="|", s=120, color="black", label="bar", zorder=3
+    )
     axes.set_yticks(range(len(rows)), [name for name, _, _ in rows], fontsize=7)
     axes.set_xscale("log")
     axes.axvline(1, color="grey", linewidth=0.7)

@@ -18,14 +18,18 @@ def _case(size: int, crops: int) -> Case:
         f"crops-{size}",
         f"Random crops of {size}³ from a compressed volume",
         (
-            Implementation("dacapo", "crops:dacapo", note="zarr v3, shards of 128³; zstd level 3, as `create_array` writes"),
+            Implementation(
+                "dacapo", "crops:dacapo", note="zarr v3, shards of 128³; zstd level 3, as `create_array` writes"
+            ),
             Implementation(
                 "zarr-python 2",
                 "crops:zarr2",
                 "peers",
                 "zarr v2 without shards (it knows neither v3 nor shards); zstd level 3, the same chunks of 32³",
             ),
-            Implementation("funlib.persistence", "crops:funlib", "peers", "the v2 volume of zarr-python 2, through open_ds"),
+            Implementation(
+                "funlib.persistence", "crops:funlib", "peers", "the v2 volume of zarr-python 2, through open_ds"
+            ),
         ),
         (
             Bar("against zarr-python 2", against=("zarr-python 2",), least=1.4),
@@ -47,8 +51,8 @@ CASES = (
         "crops-again",
         "Regions that are read a second time, against the first",
         (
-            Implementation("read again", "crops:again", warm_up=True),
-            Implementation("read first", "crops:dacapo", warm_up=False),
+            Implementation("read again", "crops:again"),
+            Implementation("read first", "crops:dacapo"),
         ),
         (
             Bar("crops a second, read again against read first", of="read again", against=("read first",), least=5),
@@ -84,7 +88,9 @@ def prepare(parameters: dict[str, Any], folder: Path) -> None:
         f"{folder}/v2.zarr/raw", shape=shape, dtype=raw.dtype, chunks=(CHUNK,) * 3, zarr_format=2, compressors=Zstd(3), fill_value=0
     )  # fmt: skip
     theirs[:] = raw
-    theirs.attrs.update({"offset": [0, 0, 0], "voxel_size": [8, 8, 8], "axis_names": ["z", "y", "x"], "units": ["nm"] * 3})
+    theirs.attrs.update(
+        {"offset": [0, 0, 0], "voxel_size": [8, 8, 8], "axis_names": ["z", "y", "x"], "units": ["nm"] * 3}
+    )
 
 
 def _corners(parameters: dict[str, Any], turn: int) -> list[tuple[int, ...]]:

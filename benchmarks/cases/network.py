@@ -21,7 +21,9 @@ CASES = (
         "predict",
         "Prediction of a volume from disk to disk, against the bare forward pass",
         (
-            Implementation("dacapo", "network:predict", note="`dacapo.predict`: opens, reads, pads, quantises and writes zarr"),
+            Implementation(
+                "dacapo", "network:predict", note="`dacapo.predict`: opens, reads, pads, quantises and writes zarr"
+            ),
             Implementation(
                 "forward pass",
                 "network:forward",
@@ -60,7 +62,9 @@ CASES = (
         "train-step",
         "Training against a hand-written torch loop for the same model and data",
         (
-            Implementation("dacapo", "network:training", note="`dacapo.train_run`: checks, losses, checkpoints included"),
+            Implementation(
+                "dacapo", "network:training", note="`dacapo.train_run`: checks, losses, checkpoints included"
+            ),
             Implementation("torch loop", "network:training_loop", note="the same samples through torch's DataLoader"),
         ),
         (Bar("iterations a second of the hand-written loop's", against=("torch loop",), least=0.97),),
@@ -152,7 +156,9 @@ def predict(parameters: dict[str, Any], folder: Path) -> Any:
     def run(clock: Any) -> dict[str, Any]:
         output = folder / f"out{next(turn)}.zarr"
         clock.start()
-        dacapo.predict("bench", folder / "volume.zarr" / "raw", output / "prediction", iteration=0, workers=0, stores=stores)
+        dacapo.predict(
+            "bench", folder / "volume.zarr" / "raw", output / "prediction", iteration=0, workers=0, stores=stores
+        )
         clock.stop()
         made = open_array(str(output / "prediction")).read()
         shutil.rmtree(output)

@@ -24,24 +24,33 @@ CASES = (
             Implementation("dacapo", "segmentation:blocks", note="`segment_blocks`, processes and writing included"),
             Implementation("whole", "segmentation:whole", "peers", _WHOLE, parameters={"stride": 1}),
             Implementation(
-                "whole, long stride 2", "segmentation:whole", "peers", f"{_WHOLE}; strides as ours", parameters={"stride": 2}
+                "whole, long stride 2",
+                "segmentation:whole",
+                "peers",
+                f"{_WHOLE}; strides as ours",
+                parameters={"stride": 2},
             ),
             Implementation(
-                "blocks, stride 1", "segmentation:blocks", note="as dacapo, every voxel's long offsets", parameters={"stride": 1}
+                "blocks, stride 1",
+                "segmentation:blocks",
+                note="as dacapo, every voxel's long offsets",
+                parameters={"stride": 1},
             ),
         ),
         (
             Bar("wall time, against the whole volume at once", against=("whole",), least=1.7),
             Bar(
-                "peak of a worker, of the whole's", measure="child_peak", their_measure="peak", against=("whole",), most=0.25
+                "peak of a worker, of the whole's",
+                measure="child_peak",
+                their_measure="peak",
+                against=("whole",),
+                most=0.25,
             ),
             Bar("VOI beyond that of the whole volume", measure="voi", against=("whole",), difference=True, most=0.02),
-            Bar(
-                "what strides cost in VOI", measure="voi", against=("blocks, stride 1",), difference=True, most=0.02
-            ),
+            Bar("what strides cost in VOI", measure="voi", against=("blocks, stride 1",), difference=True, most=0.02),
         ),
-        full={"block": [60, 128, 128], "stride": 2},
-        quick={"block": [16, 32, 32], "stride": 2, "crop": [32, 64, 64]},
+        full={"block": [60, 128, 128], "stride": 2, "workers": 2},
+        quick={"block": [16, 32, 32], "stride": 2, "workers": 0, "crop": [32, 64, 64]},
         prepare="segmentation:prepare",
         threads=2,
         note="fib25_train (120 × 250 × 250, DACAPO_REAL_DATA) where it is at hand, else made-up cells. The affinities are "
@@ -51,8 +60,12 @@ CASES = (
         "blocks",
         "Blocks that do nothing, with two workers",
         (
-            Implementation("dacapo", "segmentation:empty_blocks", note="`run_blocks`: with markers that survive a kill"),
-            Implementation("daisy 1.2", "segmentation:daisy_blocks", "peers", "run_blockwise with two workers, no markers"),
+            Implementation(
+                "dacapo", "segmentation:empty_blocks", note="`run_blocks`: with markers that survive a kill"
+            ),
+            Implementation(
+                "daisy 1.2", "segmentation:daisy_blocks", "peers", "run_blockwise with two workers, no markers"
+            ),
         ),
         (Bar("blocks a second against daisy 1.2", against=("daisy 1.2",), least=1),),
         full={"blocks": 512},
@@ -100,7 +113,9 @@ def _voi(found: np.ndarray, folder: Path) -> float:
     known = truth > 0
     a, b = (np.unique(x[known], return_inverse=True)[1] for x in (found, truth))
     joint = np.unique(a.astype(np.int64) * (int(b.max()) + 1) + b, return_counts=True)[1] / a.size
-    entropies = [-(p[p > 0] * np.log2(p[p > 0])).sum() for p in (joint, np.bincount(a) / a.size, np.bincount(b) / a.size)]
+    entropies = [
+        -(p[p > 0] * np.log2(p[p > 0])).sum() for p in (joint, np.bincount(a) / a.size, np.bincount(b) / a.size)
+    ]
     return float(2 * entropies[0] - entropies[1] - entropies[2])
 
 
@@ -125,7 +140,7 @@ def blocks(parameters: dict[str, Any], folder: Path) -> Any:
             f"{place}/out.zarr/labels",
             block=Coordinate(parameters["block"]),
             context=(around, around),
-            workers=2,
+            workers=parameters["workers"],
             folder=place / "work",
         )
         clock.stop()

@@ -12,7 +12,9 @@ from benchmarks.harness import Bar, Case, Implementation
 
 
 def _started(name: str, title: str, command: list[str], bar: Bar, **how: Any) -> Case:
-    return Case(name, title, (Implementation("dacapo", "startup:started", parameters={"command": command}),), (bar,), **how)
+    return Case(
+        name, title, (Implementation("dacapo", "startup:started", parameters={"command": command}),), (bar,), **how
+    )
 
 
 CASES = (
@@ -49,7 +51,9 @@ def started(parameters: dict[str, Any], folder: Path) -> Any:
     environment = {**os.environ, "DACAPO_RUNS_BASE_DIR": str(folder / "runs")}
 
     def run(clock: Any) -> dict[str, float]:
-        done = subprocess.run([sys.executable, *parameters["command"]], env=environment, capture_output=True, check=True)
+        done = subprocess.run(
+            [sys.executable, *parameters["command"]], env=environment, capture_output=True, check=True
+        )
         clock.stop()
         return {"lines": float(done.stdout.count(b"\n"))}
 

@@ -24,7 +24,7 @@ CASES = (
         ),
         (Bar("against each parameter set from scratch", against=("each from scratch",), least=5),),
         full={"shape": [64, 160, 160], "input_shape": [48, 48, 48]},
-        quick={"shape": [16, 48, 48], "input_shape": [16, 16, 16]},
+        quick={"shape": [16, 32, 32], "input_shape": [16, 16, 16]},
         prepare="validation:prepare",
         threads=2,
         note="The network is trained for 30 iterations, so that its segmentations have objects; the check is the best VOI.",

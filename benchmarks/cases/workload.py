@@ -14,8 +14,26 @@ from benchmarks.harness import Bar, Case, Implementation, Quoted
 SIZE = (8.0, 8.0, 8.0)
 OFFSETS = [[1, 0, 0], [0, 1, 0], [0, 0, 1]]
 BIASES = [0.1, 0.25, 0.5, 0.75, 0.9]
-FULL = {"shape": [128, 256, 256], "cells": 150, "input_shape": [64, 64, 64], "maps": 12, "train": 60, "batches": 60, "skip": 8}
-QUICK = {"shape": [32, 64, 64], "cells": 8, "input_shape": [44, 44, 44], "maps": 2, "train": 2, "batches": 6, "skip": 2}
+FULL = {
+    "shape": [128, 256, 256],
+    "cells": 150,
+    "input_shape": [64, 64, 64],
+    "maps": 12,
+    "train": 60,
+    "batches": 60,
+    "skip": 8,
+    "workers": 2,
+}
+QUICK = {
+    "shape": [32, 64, 64],
+    "cells": 8,
+    "input_shape": [44, 44, 44],
+    "maps": 2,
+    "train": 2,
+    "batches": 6,
+    "skip": 2,
+    "workers": 0,
+}
 NOTE = (
     "Raw 128 × 256 × 256 uint8, 150 cells, 8 nm; three direct neighbours; elastic (points every 32 voxels, rotation in "
     "space) and intensity; input 64³, batch 2; CNNectome U-Net 12 maps × 4, two poolings, valid; float32. Upstream's "
@@ -106,7 +124,7 @@ def _trained(parameters: dict[str, Any], folder: Path) -> tuple[Any, Any, Any]:
 
 
 def _steady(parameters: dict[str, Any], folder: Path, clock: Any, step: Any, run: Any) -> dict[str, float]:
-    """Batches from two workers, timed from when they flow."""
+    """Batches from worker processes, timed from when they flow."""
     number = 0
     for iteration, batch in enumerate(run.data_loader(0, parameters["batches"])):
         if iteration == parameters["skip"]:
@@ -119,7 +137,7 @@ def _steady(parameters: dict[str, Any], folder: Path, clock: Any, step: Any, run
 
 def loader(parameters: dict[str, Any], folder: Path) -> Any:
     def run(clock: Any) -> dict[str, float]:
-        config = _run(parameters, folder, num_workers=2)
+        config = _run(parameters, folder, num_workers=parameters["workers"])
         return _steady(parameters, folder, clock, lambda i, batch: None, config)
 
     return run
@@ -133,7 +151,7 @@ def train(parameters: dict[str, Any], folder: Path) -> Any:
     keep_freed_memory(True)
 
     def run(clock: Any) -> dict[str, float]:
-        config = _run(parameters, folder, num_workers=1)
+        config = _run(parameters, folder, num_workers=min(1, parameters["workers"]))
         config.to(context.device)
         config.model.train()
         losses = []
