@@ -13,7 +13,7 @@ test: $(VENV)/.tested
 	$(BIN)/python -m pytest $(ARGS)
 
 lint: $(VENV)/.linted
-	$(BIN)/ruff check . && $(BIN)/ruff format --check . && $(BIN)/mypy && $(BIN)/codespell src tests docs README.md
+	$(BIN)/ruff check . && $(BIN)/ruff format --check . && $(BIN)/mypy && $(BIN)/codespell src tests benchmarks docs README.md
 
 # Ours and the peers, which get an environment of their own in .peers; ARGS="--quick" for a look.
 bench: $(VENV)/.tested

@@ -14,6 +14,7 @@ import sys
 import threading
 import time
 import traceback
+from contextlib import suppress
 from pathlib import Path
 from typing import Any, TextIO
 
@@ -81,10 +82,8 @@ class Memory(threading.Thread):
         self._stop_now = threading.Event()
         self.children = self.largest = 0
         self.before = _status("VmRSS")
-        try:
+        with suppress(OSError):  # where it may not be reset, the peak is that of the whole life
             Path("/proc/self/clear_refs").write_text("5")
-        except OSError:  # then the peak is that of the whole life
-            pass
         self.start()
 
     def run(self) -> None:

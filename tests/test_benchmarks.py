@@ -70,7 +70,7 @@ def test_our_side_of_every_case_runs(name: str, tmp_path: Path) -> None:
     if name == "distance":
         np.testing.assert_allclose(results["dacapo"], results["scipy, doubled grid"], rtol=1e-5)
         farther = np.abs(results["edt, original grid"]) - np.abs(results["dacapo"])
-        assert -1e-4 < farther.min()
+        assert farther.min() > -1e-4
         assert farther.max() <= 8 / 2 + 1e-4  # half a voxel, along its longest side
 
 
@@ -150,9 +150,9 @@ def _cells(size: int) -> np.ndarray:
 
 def test_distances_stay_far_faster_than_the_doubled_grid() -> None:
     """Signed distances take at most a third of the time of scipy on the doubled grid (measured: an eighth or less)."""
+    from benchmarks.cases.targets import SIZE, _doubled
     from scipy.ndimage import distance_transform_edt
 
-    from benchmarks.cases.targets import SIZE, _doubled
     from dacapo.ops.distances import signed_distance
 
     labels, half = _cells(48), [s / 2 for s in SIZE]
@@ -165,6 +165,7 @@ def test_counting_pairs_stays_faster_than_sparse_tables(tmp_path: Path) -> None:
     """All instance scores take at most half the time of the VOI alone from scipy's sparse tables (measured: a seventh)."""
     from benchmarks.cases.evaluation import SIZE, upstream
     from benchmarks.worker import Clock
+
     from dacapo.experiments.tasks.evaluators import InstanceEvaluator
 
     truth = _cells(64)
@@ -179,6 +180,7 @@ def test_counting_pairs_stays_faster_than_sparse_tables(tmp_path: Path) -> None:
 def test_affinities_take_no_memory_beyond_their_result() -> None:
     """Beside the two results (a byte each for a voxel and offset), affinities need at most two bytes a voxel."""
     from benchmarks.cases.targets import NEIGHBORHOOD
+
     from dacapo.ops.affinities import affinities
 
     labels = _cells(48)

@@ -169,11 +169,12 @@ def gunpowder(parameters: dict[str, Any], folder: Path) -> Any:
     raw_data, labels_data = _load(folder)
     raw, labels, affs, known, weights = (gp.ArrayKey(k) for k in ("RAW", "LABELS", "AFFS", "KNOWN", "WEIGHTS"))
     size = gp.Coordinate(int(s) for s in SIZE)
+    sources = (
+        gp.ArraySource(raw, Array(raw_data, (0, 0, 0), size), interpolatable=True),
+        gp.ArraySource(labels, Array(labels_data, (0, 0, 0), size), interpolatable=False),
+    )
     pipeline = (
-        (
-            gp.ArraySource(raw, Array(raw_data, (0, 0, 0), size), interpolatable=True),
-            gp.ArraySource(labels, Array(labels_data, (0, 0, 0), size), interpolatable=False),
-        )
+        sources
         + gp.MergeProvider()
         + gp.Normalize(raw)
         + gp.RandomLocation()

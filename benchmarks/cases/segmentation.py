@@ -89,10 +89,8 @@ def prepare(parameters: dict[str, Any], folder: Path) -> None:
     from dacapo.geometry import Grid
 
     file = _real()
-    if file:
-        labels = open_array(f"{file}:volumes/labels/neuron_ids").read()
-    else:
-        labels = data.cells((120, 248, 248), 300, parameters["seed"])
+    stored = open_array(f"{file}:volumes/labels/neuron_ids").read() if file else None
+    labels = data.cells((120, 248, 248), 300, parameters["seed"]) if stored is None else stored
     labels = labels[tuple(slice(0, n) for n in parameters.get("crop", labels.shape))]
     # Ids beyond 32 bits have no place in a float; unassigned voxels stay 0.
     labels = np.unique(labels, return_inverse=True)[1].reshape(labels.shape) + (0 if (labels == 0).any() else 1)
