@@ -32,7 +32,7 @@ def main(arguments: list[str] | None = None) -> None:
         bench = Bench(python, Path(folder), options.quick, options.repeats, options.seconds)
         outcomes = [measured(bench, case) for case in cases]
     print("\n".join(["", *report.bars(outcomes)]))
-    print(f"\n{time.monotonic() - began:.0f} s")
+    print(f"\n{time.monotonic() - began:.0f} s" + (", tiny sizes: the figures mean nothing" if options.quick else ""))
     # Parts and tiny sizes are to look at, not to be kept as the results.
     output = options.output or (None if options.quick or options.only else HERE)
     if output is not None:

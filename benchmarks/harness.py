@@ -90,6 +90,8 @@ class Case:
     """What `rate` counts in a second."""
     prepare: str | None = None
     """`module:function` that writes the data into the folder: once, in our environment."""
+    data: str = ""
+    """Cases that name the same share their data, which the first of them makes."""
     threads: int = 1
     """Of each implementation: the processors it may use, and what every library is told."""
     note: str = ""
@@ -118,6 +120,8 @@ class Measured:
             return self.per_unit(measure)
         if measure.startswith("error:"):
             return [self.compared[measure]] if measure in self.compared else []
+        if measure == "child_peak":  # 0: it had no children, or none that lived long enough to be seen
+            return [r[measure] for r in self.runs if r[measure]]
         return [float(r[measure] if measure in r else r["values"][measure]) for r in self.runs]
 
     def median(self, measure: str) -> float:
@@ -154,6 +158,8 @@ class Outcome:
                 found = ours.median(bar.measure) - theirs.median(of_them)
             else:
                 found = ratio(ours.values(bar.measure), theirs.values(of_them))
+            if math.isnan(found):
+                continue
             better = min if bar.least is not None else max  # the hardest peer counts
             best = (found, name) if best is None else better(best, (found, name))
         return best or (math.nan, "")
@@ -161,8 +167,8 @@ class Outcome:
 
 def ratio(ours: list[float], theirs: list[float]) -> float:
     """Median over the rounds of the ratio within a round: a machine that is slow for a while is slow for both."""
-    pairs = [a / b for a, b in zip(ours, theirs, strict=False) if b > 0]
-    return statistics.median(pairs) if pairs else math.inf
+    pairs = [a / b if b > 0 else math.inf for a, b in zip(ours, theirs, strict=False)]
+    return statistics.median(pairs) if pairs else math.nan
 
 
 class Worker:
@@ -254,14 +260,15 @@ class Bench:
     """A case that took longer than this is not repeated more than three times."""
     environment: Mapping[str, str] = field(default_factory=dict)
     log: Callable[[str], None] = print
+    _prepared: set[str] = field(default_factory=set)
 
     def run(self, case: Case) -> Outcome:
         parameters = {**(case.quick if self.quick else case.full), "seed": 0, "threads": case.threads}
         outcome = Outcome(case, parameters, {i.name: Measured() for i in case.implementations})
-        folder = self.folder / case.name
+        folder = self.folder / (case.data or case.name)
         folder.mkdir(parents=True, exist_ok=True)
         try:
-            if case.prepare:
+            if case.prepare and str(folder) not in self._prepared:
                 self._prepare(case, parameters, folder)
         except RuntimeError as error:
             outcome.error = str(error)
@@ -280,6 +287,7 @@ class Bench:
         worker = Worker(Path(sys.executable), os.cpu_count() or 1, self.environment)
         try:
             worker.ask(do="prepare", function=case.prepare, parameters=parameters, folder=str(folder))
+            self._prepared.add(str(folder))
         finally:
             worker.close()
 

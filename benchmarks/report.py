@@ -102,7 +102,7 @@ def plot(outcomes: list[Outcome], path: Path) -> None:
     import matplotlib
 
     matplotlib.use("Agg")
-    matplotlib.rcParams["svg.hashsalt"] = "dacapo"
+    matplotlib.rcParams.update({"svg.hashsalt": "dacapo", "svg.fonttype": "none"})
     from matplotlib import pyplot
 
     rows = []

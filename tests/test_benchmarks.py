@@ -106,6 +106,10 @@ def test_ratios_are_of_one_round_and_against_the_best_peer() -> None:
     outcome = Outcome(case, {}, found)
     assert outcome.judge(bar) == (pytest.approx(3), "fast")
     assert outcome.judge(memory) == (pytest.approx(1 / 3), "fast")
+    children = Bar("", measure="child_peak", their_measure="peak", against=("slow",), most=1)
+    for run in found["dacapo"].runs:
+        run["child_peak"] = 0
+    assert math.isnan(outcome.judge(children)[0])  # no child was seen: nothing was measured
     assert bar.met(3)
     assert not memory.met(1 / 3)
 

@@ -67,6 +67,7 @@ def _case(size: int, volume: int, samples: int) -> Case:
         quick={"size": 24, "volume": 128, "cells": 400, "samples": 2},
         unit="samples",
         prepare="loader:prepare",
+        data="loader",
         note=DIFFERENT,
     )
 
@@ -94,7 +95,7 @@ CASES = (
         "A worker that samples a sparse zarr of 1 TB",
         (Implementation("dacapo", "loader:terabyte", warm_up=False),),
         (Bar("GiB of the worker process at its peak", measure="child_peak", most=1.0),),
-        full={"size": 96, "volume": 10000, "written": 512, "batches": 12},
+        full={"size": 96, "volume": 10000, "written": 256, "batches": 12},
         quick={"size": 24, "volume": 10000, "written": 64, "batches": 4},
         unit="samples",
         prepare="loader:prepare_terabyte",

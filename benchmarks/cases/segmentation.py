@@ -22,12 +22,13 @@ CASES = (
         "Mutex watershed in blocks with two workers, against mwatershed on the whole volume",
         (
             Implementation("dacapo", "segmentation:blocks", note="`segment_blocks`, processes and writing included"),
-            Implementation("whole", "segmentation:whole", "peers", _WHOLE, parameters={"stride": 1}),
+            Implementation("whole", "segmentation:whole", "peers", _WHOLE, warm_up=False, parameters={"stride": 1}),
             Implementation(
                 "whole, long stride 2",
                 "segmentation:whole",
                 "peers",
                 f"{_WHOLE}; strides as ours",
+                warm_up=False,
                 parameters={"stride": 2},
             ),
             Implementation(

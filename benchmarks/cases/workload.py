@@ -45,7 +45,8 @@ NOTE = (
 def _case(name: str, title: str, function: str, unit: str, upstream: float, text: str, *bars: Bar, **how: Any) -> Case:
     return Case(
         f"workload-{name}", title, (Implementation("dacapo", f"workload:{function}", warm_up=how.pop("warm_up", True)),), bars,
-        full=FULL, quick=QUICK, unit=unit, prepare="workload:prepare", threads=2, note=NOTE,
+        full=FULL, quick=QUICK, unit=unit, prepare="workload:prepare",
+        data="workload", threads=2, note=NOTE,
         quoted=(Quoted("upstream", upstream, text),), **how,
     )  # fmt: skip
 
