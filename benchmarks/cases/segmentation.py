@@ -10,7 +10,7 @@ from typing import Any
 
 import numpy as np
 
-from benchmarks.harness import Bar, Case, Implementation
+from benchmarks.harness import ROOT, Bar, Case, Implementation
 
 OFFSETS = [[1, 0, 0], [0, 1, 0], [0, 0, 1], [3, 0, 0], [0, 3, 0], [0, 0, 3], [9, 0, 0], [0, 9, 0], [0, 0, 9]]
 BIAS, BIAS_LONG, CONTEXT = 0.5, 0.7, 16
@@ -79,9 +79,9 @@ CASES = (
 
 
 def _real() -> Path | None:
-    folder = os.environ.get("DACAPO_REAL_DATA")
-    file = Path(folder, "fib25", "fib25_train.h5") if folder else None
-    return file if file and file.is_file() else None
+    folder = Path(os.environ.get("DACAPO_REAL_DATA", ROOT.parent / "shared" / "data"))
+    file = folder / "fib25" / "fib25_train.h5"
+    return file if file.is_file() else None
 
 
 def prepare(parameters: dict[str, Any], folder: Path) -> None:
