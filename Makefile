@@ -4,7 +4,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 PIP_FLAGS := --quiet --disable-pip-version-check
 
-.PHONY: demo test lint clean
+.PHONY: demo test lint bench clean
 
 demo: $(VENV)/.installed
 	$(BIN)/dacapo demo demo
@@ -13,7 +13,11 @@ test: $(VENV)/.tested
 	$(BIN)/python -m pytest $(ARGS)
 
 lint: $(VENV)/.linted
-	$(BIN)/ruff check . && $(BIN)/ruff format --check . && $(BIN)/mypy && $(BIN)/codespell src tests docs README.md
+	$(BIN)/ruff check . && $(BIN)/ruff format --check . && $(BIN)/mypy && $(BIN)/codespell src tests benchmarks docs README.md
+
+# Ours and the peers, which get an environment of their own in .peers; ARGS="--quick" for a look.
+bench: $(VENV)/.tested
+	$(BIN)/python -m benchmarks $(ARGS)
 
 # torch first and pinned: a CPU build where one is at hand, nothing that pulls a newer one later.
 $(VENV)/.installed: pyproject.toml constraints.txt
@@ -32,4 +36,4 @@ $(VENV)/.linted: $(VENV)/.installed
 	touch $@
 
 clean:
-	rm -rf $(VENV) demo .pytest_cache .ruff_cache .mypy_cache .hypothesis
+	rm -rf $(VENV) .peers demo .pytest_cache .ruff_cache .mypy_cache .hypothesis
