@@ -17,6 +17,7 @@ from dacapo.experiments.run_config import RunConfig
 from dacapo.experiments.trainers import GunpowderTrainerConfig
 from dacapo.geometry import Coordinate, Grid, Roi
 from dacapo.store import Stores
+from dacapo.summary import report_run
 
 SHAPES = {2: (26, 30), 3: (18, 20, 22)}
 VOXEL_SIZE = (5.24, 4.0, 4.0)
@@ -210,6 +211,7 @@ def test_what_is_validated_is_what_is_applied(data: Path, tmp_path: Path, kind: 
     prediction = open_array(done.prediction)
     assert prediction.attributes["channels"] == run.task.channels
     assert prediction.attributes["value_range"] == list(run.task.predictor.value_range)
+    assert report_run(run, stores, tmp_path / "report.html").stat().st_size > 1000
     if kind == "dummy":
         return
     gt = f"{volume}/{GT.get(kind, 'labels')}"
@@ -272,7 +274,7 @@ def test_blocks_and_regions_give_the_same_segmentation(data: Path, tmp_path: Pat
     task = {} if kind == "dummy" else {"kernel_size": 3}
     run = experiment(kind, 3, "same", data, task=task)
     stores = trained(run, tmp_path)
-    parameters = list(run.task.parameters)[0]
+    parameters = next(iter(run.task.parameters))
     common: dict[str, Any] = {"stores": stores}
     raw = f"{data}/3.zarr/raw"
     how = {"iteration": 2, "dtype": "float32", **common}

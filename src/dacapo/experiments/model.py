@@ -13,8 +13,8 @@ import torch
 from torch import Tensor, nn
 from torch.func import functional_call
 
-from dacapo.experiments.architectures.architecture import Architecture, initialize_convolutions
 from dacapo.errors import ConfigError
+from dacapo.experiments.architectures.architecture import Architecture, initialize_convolutions
 from dacapo.geometry import Coordinate
 
 logger = logging.getLogger(__name__)

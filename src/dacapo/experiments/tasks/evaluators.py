@@ -307,9 +307,10 @@ class Evaluator(ABC):
     def _overall_best(self, dataset: Dataset, criterion: str) -> tuple[PostProcessorParameters, float] | None:
         winner: tuple[PostProcessorParameters, float] | None = None
         for (of, parameter, name), best in self.best_scores.items():
-            if of == dataset and name == criterion and best is not None:
-                if winner is None or self.compare(best[1], winner[1], criterion):
-                    winner = (parameter, best[1])
+            if of != dataset or name != criterion or best is None:
+                continue
+            if winner is None or self.compare(best[1], winner[1], criterion):
+                winner = (parameter, best[1])
         return winner
 
 
