@@ -123,10 +123,10 @@ def test_a_sigmoid_at_the_end_hides_no_stride():
 
 
 class Checkered(nn.Module):
-    """Doubles every other row and column, whatever the size: shifts by one are not taken alike."""
+    """Ten times as much, and doubled in every other row and column, whatever the size: shifts by one are not taken alike."""
 
     def forward(self, x):
-        x = x.clone()
+        x = 10 * x
         x[..., ::2, :] *= 2
         x[..., ::2] *= 2
         return x
@@ -336,6 +336,10 @@ BAD = [
     (set_at(*STATE, "source", "none.pt"), "names none.pt, which cannot be read"),
     (set_at(*STATE, "architecture", "kwargs", {"config": 1}), "kwargs: expected config_yaml, got"),
     (set_at(*STATE, "architecture", "kwargs", {"config_yaml": "nam: x"}), "config_yaml: unknown field 'nam'"),
+    (
+        set_at(*STATE, "architecture", "kwargs", {"config_yaml": "architecture: {type: model_zoo, model_id: /m.zip}"}),
+        "config_yaml: architecture: it is in another file, which no package may name",
+    ),
     (set_at("weights", {"onnx": {"source": "a.onnx"}}), "its weights are onnx: get the model with TorchScript"),
     (set_at("inputs", 0, "axes", 1, "type", "index"), "inputs: axes: expected one channel axis, got 0"),
     (

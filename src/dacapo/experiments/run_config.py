@@ -448,11 +448,11 @@ def has_bfloat16(device: torch.device) -> bool:
     return device.type == "cpu" and bool(torch.cpu._is_avx512_bf16_supported())
 
 
-def from_yaml(config_yaml: str | Mapping[str, Any], where: str = "") -> Model:
+def from_yaml(config_yaml: str | Mapping[str, Any]) -> Model:
     """The network of a run with random weights: what a bioimage.io package of ours names as its architecture."""
     if isinstance(config_yaml, str):
-        return RunConfig.from_yaml(config_yaml, where).model
-    return RunConfig.from_dict(config_yaml, where).model
+        return RunConfig.from_yaml(config_yaml).model
+    return RunConfig.from_dict(config_yaml).model
 
 
 def Run(config: RunConfig) -> RunConfig:

@@ -126,13 +126,17 @@ class ModelZooConfig(MeasuredShapes, ArchitectureConfig):
     def _from_state(self, entry: Mapping[str, Any], kwargs: Mapping[str, Any]) -> nn.Module:
         from dacapo.experiments.bioimageio import Predicting
         from dacapo.experiments.checkpoints import fitting_state
-        from dacapo.experiments.run_config import from_yaml
+        from dacapo.experiments.run_config import RunConfig
 
         if set(kwargs) != {"config_yaml"}:
             raise ConfigError(f"{self.model_id}: architecture: kwargs: expected config_yaml, got {sorted(kwargs)}")
         source = f"{self.model_id}: {entry.get('source')}"
         state = _read_state(self.package.read(entry.get("source"), entry.get("sha256")), source)
-        model = from_yaml(kwargs["config_yaml"], where=f"{self.model_id}: config_yaml")
+        text, where = kwargs["config_yaml"], f"{self.model_id}: config_yaml"
+        config = RunConfig.from_yaml(text, where) if isinstance(text, str) else RunConfig.from_dict(text, where)
+        if hasattr(config.architecture_config, "relative_to"):
+            raise ConfigError(f"{where}: architecture: it is in another file, which no package may name")
+        model = config.model
         model.load_state_dict(fitting_state(state, model.state_dict(), source))
         return Predicting(model)
 
