@@ -6,7 +6,7 @@ May import everything below `experiments`; stores come as arguments.
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
 from functools import cached_property
@@ -120,7 +120,7 @@ class RunConfig(Config):
     @model_validator(mode="after")
     def _fits_together(self) -> RunConfig:
         task = self.task
-        if task is None:
+        if task is None or not self.architecture_config.is_there:
             return self
         dims = self.architecture_config.dims
         neighborhood = getattr(task.predictor, "neighborhood", None)
@@ -363,6 +363,67 @@ class RunConfig(Config):
         winner = by_iteration.sel(iterations=int(iteration)).item()
         return Best(dataset, criterion, int(iteration), winner, float(value))
 
+    def save_bioimage_io_model(
+        self,
+        path: str | Path,
+        authors: Sequence[Any],
+        cite: Sequence[Any] | None = None,
+        license: str = "MIT",
+        input_test_image_path: str | Path | None = None,
+        output_test_image_path: str | Path | None = None,
+        checkpoint: int | Literal["latest"] | None = None,
+        in_voxel_size: Sequence[float] | None = None,
+        test_saved_model: bool = False,
+        *,
+        weights: Weights | None = None,
+        stores: Any = None,
+    ) -> None:
+        """Write the network as a bioimage.io package of format 0.5, which `ModelZooConfig` and other programs read.
+
+        Parameters
+        ----------
+        path : path
+            Of the zip; it is replaced.
+        authors : sequence of str, mapping, or objects with a `name`
+            Mappings may have affiliation, email, github_user and orcid too.
+        cite : sequence of str or mapping, optional
+            DOIs or URLs, or mappings of text and doi or url.
+        license : str
+            Its SPDX identifier.
+        input_test_image_path, output_test_image_path : path, optional
+            A .npy with which others try the network, and what has to come out; a random one if left out.
+        checkpoint : int or "latest", optional
+            The iteration whose weights to write, from `stores`; the run's as they stand if left out.
+        in_voxel_size : sequence of float, optional
+            What the network was trained on, in nm.
+        test_saved_model : bool
+            Read the package again and compare, and have `bioimageio.spec` check it if that is installed.
+        weights : Weights, optional
+            Written instead of the run's.
+        stores : Stores, optional
+            Where checkpoints are.
+
+        Raises
+        ------
+        ConfigError
+            If an argument is impossible, or the test images are not of this network.
+        """
+        from dacapo.experiments.bioimageio import save_package
+
+        images = (input_test_image_path, output_test_image_path)
+        if checkpoint is not None:
+            weights = self._checkpoint(checkpoint, weights, stores)
+        save_package(self, Path(path), authors, cite, license, images, in_voxel_size, weights, test_saved_model)
+
+    def _checkpoint(self, checkpoint: int | str, weights: Weights | None, stores: Any) -> Weights:
+        if stores is None or weights is not None:
+            raise ConfigError(f"checkpoint is {checkpoint!r}: give the stores in which it is, and no weights")
+        iteration = stores.weights.latest_iteration(self.name) if checkpoint == "latest" else checkpoint
+        if isinstance(iteration, bool) or not isinstance(iteration, int):
+            given = "there are none of this run" if iteration is None else f"got {checkpoint!r}"
+            raise ConfigError(f"{self}: checkpoint: expected an iteration or 'latest', {given}")
+        return stores.weights.retrieve_weights(self.name, iteration)  # type: ignore[no-any-return]
+
     def relative_to(self, folder: Path) -> RunConfig:
         """The same run with relative file names resolved against `folder`."""
         resolved = {
@@ -385,6 +446,13 @@ def has_bfloat16(device: torch.device) -> bool:
     if device.type == "cuda":
         return torch.cuda.is_bf16_supported(including_emulation=False)
     return device.type == "cpu" and bool(torch.cpu._is_avx512_bf16_supported())
+
+
+def from_yaml(config_yaml: str | Mapping[str, Any]) -> Model:
+    """The network of a run with random weights: what a bioimage.io package of ours names as its architecture."""
+    if isinstance(config_yaml, str):
+        return RunConfig.from_yaml(config_yaml).model
+    return RunConfig.from_dict(config_yaml).model
 
 
 def Run(config: RunConfig) -> RunConfig:

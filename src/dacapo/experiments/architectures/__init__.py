@@ -5,6 +5,7 @@ from dacapo.experiments.architectures.architecture import (
     ArchitectureConfig,
     DummyArchitectureConfig,
 )
+from dacapo.experiments.architectures.model_zoo import ModelZooConfig
 from dacapo.experiments.architectures.residual_unet import ResidualEncoderUNetConfig
 from dacapo.experiments.architectures.unet import CNNectomeUNetConfig
 from dacapo.experiments.architectures.wrapped import WrappedArchitectureConfig
@@ -14,6 +15,7 @@ __all__ = [
     "ArchitectureConfig",
     "CNNectomeUNetConfig",
     "DummyArchitectureConfig",
+    "ModelZooConfig",
     "ResidualEncoderUNetConfig",
     "WrappedArchitectureConfig",
 ]

@@ -7,7 +7,8 @@ from __future__ import annotations
 
 import math
 from abc import ABC, abstractmethod
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
+from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar
 
 from pydantic import ConfigDict
@@ -76,6 +77,11 @@ class ArchitectureConfig(Config, ABC):
         return len(self.input_shape)
 
     @property
+    def is_there(self) -> bool:
+        """Whether the shapes can be told already: not of a file by a relative path that is still to be resolved."""
+        return True
+
+    @property
     def scale_factor(self) -> tuple[float, ...]:
         """Size of an input voxel in output voxels, per axis: 2.0 where the output is twice as fine."""
         return (1.0,) * self.dims
@@ -136,6 +142,28 @@ class ArchitectureConfig(Config, ABC):
     def receptive_context(self) -> Coordinate:
         """Input voxels on each side of an output block that its values depend on."""
         raise self._unknown("receptive_context")
+
+    def save_bioimage_io_model(
+        self,
+        path: str | Path,
+        authors: Sequence[Any],
+        cite: Sequence[Any] | None = None,
+        license: str = "MIT",
+        input_test_image_path: str | Path | None = None,
+        output_test_image_path: str | Path | None = None,
+        checkpoint: int | str | None = None,
+        in_voxel_size: Sequence[float] | None = None,
+        **options: Any,
+    ) -> None:
+        """Write the network without a head as a bioimage.io package: see `RunConfig.save_bioimage_io_model`.
+
+        It is that of a run named `{name}-bioimage-io`; without `weights` or `checkpoint` its weights are drawn anew.
+        """
+        from dacapo.experiments.run_config import RunConfig
+
+        run = RunConfig(name=f"{self.name}-bioimage-io", architecture_config=self)
+        images = (input_test_image_path, output_test_image_path)
+        run.save_bioimage_io_model(path, authors, cite, license, *images, checkpoint, in_voxel_size, **options)
 
     def _unknown(self, method: str) -> ConfigError:
         return ConfigError(f"{type(self).__name__} cannot predict in blocks: it has no method {method}")

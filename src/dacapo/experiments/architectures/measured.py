@@ -27,6 +27,10 @@ STRIDES = (1, 2, 4, 8, 16, 32, 64, 3, 6, 12, 24, 48, 9, 18, 27, 36, 54, 5, 10, 2
 """Shifts that are tried, most usual first."""
 TOLERANCE = 1e-5
 """Outputs that differ by less, relative to themselves, are the same."""
+GAINS = (1.0, 1e-2, 1e-4)
+"""Of the inputs, as far as needed."""
+MOST_SATURATED = 0.1
+"""Share of the outputs that may all have the greatest value."""
 MOST_VOXELS = 2**25
 """No input with more voxels is tried."""
 
@@ -118,7 +122,9 @@ def measure(
     reach = [c for _, c in found] if context is None else list(context)
     for axis, (loss, seen) in enumerate(zip(lost, reach, strict=True)):
         if loss > 2 * seen:
-            raise ConfigError(f"{name}: known_context: the output is {loss} voxels smaller along axis {axis}, got {seen}")
+            raise ConfigError(
+                f"{name}: known_context: the output is {loss} voxels smaller along axis {axis}, got {seen}"
+            )
     return Measured(Coordinate(s for s, _ in found), Coordinate(reach), lost, width)
 
 
@@ -130,12 +136,13 @@ class _Probe:
 
         self.channels, self.shape, self.scale, self.name = channels, shape, scale, name
         self.generator = torch.Generator().manual_seed(0)
+        self.gain = 1.0
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")  # copying a script looks at gradients
             self.module = copy.deepcopy(module).to(device="cpu", dtype=torch.float32).eval()
         self._randomise()
         try:
-            self.output_shape = tuple(self.run(self.noise(shape)).shape[2:])
+            self.output_shape = self._reach_values()
         except (RuntimeError, ConfigError) as error:
             reason = " ".join(str(error).split())[-200:]
             raise ConfigError(
@@ -154,11 +161,23 @@ class _Probe:
                 if name.endswith(("running_mean", "running_var")):
                     buffer.fill_(float(name.endswith("running_var")))
 
+    def _reach_values(self) -> tuple[int, ...]:
+        """The shape of the output; inputs are made so small that a sigmoid at the end does not make all of it 1."""
+        shape: tuple[int, ...] = ()
+        for self.gain in GAINS:
+            output = self.run(self.noise(self.shape))
+            shape = tuple(output.shape[2:])
+            channels = output.transpose(0, 1).flatten(1)
+            if (channels == channels.amax(1, keepdim=True)).float().mean(1).max() <= MOST_SATURATED:
+                return shape
+        self.gain = 1.0
+        return shape
+
     def noise(self, shape: Sequence[int]) -> torch.Tensor:
         """Values over many orders of magnitude: single ones can still be told after much averaging."""
         import torch
 
-        return torch.exp(3 * torch.randn((1, self.channels, *shape), generator=self.generator))
+        return self.gain * torch.exp(3 * torch.randn((1, self.channels, *shape), generator=self.generator))
 
     def run(self, x: torch.Tensor) -> torch.Tensor:
         import torch
