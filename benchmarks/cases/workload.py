@@ -158,7 +158,7 @@ def train(parameters: dict[str, Any], folder: Path) -> Any:
         losses = []
 
         def step(iteration: int, batch: Any) -> None:
-            losses.append(config.train_step(iteration, batch, context.device)[0])
+            losses.append(config.train_step(iteration, batch, context.device).loss)
 
         said = _steady(parameters, folder, clock, step, config)
         weights = sum(p.numel() for p in config.model.parameters())

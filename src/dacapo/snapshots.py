@@ -22,9 +22,7 @@ if TYPE_CHECKING:
 PARTS = ("raw", "gt", "mask", "target", "weight", "prediction", "gradients")
 
 
-def save_snapshot(
-    container: Path, run: RunConfig, iteration: int, batch: dict[str, torch.Tensor], step: Step
-) -> None:
+def save_snapshot(container: Path, run: RunConfig, iteration: int, batch: dict[str, torch.Tensor], step: Step) -> None:
     """Add a batch and what came of it; entries of `iteration` or later that are there are replaced.
 
     Voxels are written before the attribute that counts them: a kill leaves the snapshots that were there.

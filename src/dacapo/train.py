@@ -148,9 +148,8 @@ def train_run(
     With a `run.snapshot_interval`, a batch and what the network made of it are kept every so often, see `snapshots`.
     """
     from dacapo.compute_context import create_compute_context, keep_freed_memory
-    from dacapo.store import Stores
-
     from dacapo.snapshots import save_snapshot
+    from dacapo.store import Stores
 
     stores = stores or Stores.from_options()
     context = create_compute_context()

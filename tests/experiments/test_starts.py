@@ -79,7 +79,9 @@ def test_another_width_keeps_what_fits_and_says_what_does_not(trained: tuple, ca
     """Layers of another shape begin at random and are counted; a network that shares nothing is refused."""
     _, stores, folder = trained
     architecture = small_experiment(folder)["architecture"] | {"fmaps_out": 6}  # type: ignore[operator]
-    new = distance(folder, "new", "mito", "er", "nucleus", start={"run": "old", "criterion": "1"}, architecture=architecture)
+    new = distance(
+        folder, "new", "mito", "er", "nucleus", start={"run": "old", "criterion": "1"}, architecture=architecture
+    )
     begun(new, stores)
     assert "tensors begin at random: chain.0.r_conv" in caplog.text.replace("prediction_head.weight, ", "") or (
         "begin at random" in caplog.text and "chain.0.r_conv" in caplog.text

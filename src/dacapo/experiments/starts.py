@@ -143,7 +143,9 @@ class CosemStartConfig(InitialWeightsConfig):
                 cosem.download_checkpoint(name, path)
             except ValueError as error:
                 raise ConfigError(f"start: {error}") from None
-            return Found(read_checkpoint(path)["model"], list(channels) if channels else None, f"start from COSEM {name}")
+            return Found(
+                read_checkpoint(path)["model"], list(channels) if channels else None, f"start from COSEM {name}"
+            )
 
 
 Start = StartConfig

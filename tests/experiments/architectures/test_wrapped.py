@@ -18,7 +18,9 @@ from dacapo.network import Network
 
 
 def small(dims: int = 2) -> nn.Module:
-    conv, pool, norm = {2: (nn.Conv2d, nn.MaxPool2d, nn.BatchNorm2d), 3: (nn.Conv3d, nn.MaxPool3d, nn.BatchNorm3d)}[dims]
+    conv, pool, norm = {2: (nn.Conv2d, nn.MaxPool2d, nn.BatchNorm2d), 3: (nn.Conv3d, nn.MaxPool3d, nn.BatchNorm3d)}[
+        dims
+    ]
     torch.manual_seed(0)
     return nn.Sequential(
         conv(1, 4, 3, padding=1), norm(4), nn.ReLU(), pool(2), conv(4, 4, 3, padding=1), nn.Upsample(scale_factor=2)
@@ -37,7 +39,12 @@ def script(module: nn.Module, path) -> None:
 
 def run_of(architecture) -> RunConfig:
     offsets = np.eye(architecture.dims, dtype=int).tolist()
-    return RunConfig(name="r", precision="float32", task_config={"type": "affinities", "neighborhood": offsets}, architecture_config=architecture)
+    return RunConfig(
+        name="r",
+        precision="float32",
+        task_config={"type": "affinities", "neighborhood": offsets},
+        architecture_config=architecture,
+    )
 
 
 def test_weights_stay_and_nothing_is_frozen():
@@ -87,7 +94,9 @@ def test_a_torchscript_file(tmp_path):
 def test_pickles_and_live_modules_are_not_files(tmp_path):
     """A pickled module is refused with the way out; a live one cannot be written."""
     torch.save(small(), tmp_path / "pickled.pt")
-    with pytest.raises(ConfigError, match=r"pickled.pt: expected a TorchScript file.*torch.jit.script\(module\)") as refusal:
+    with pytest.raises(
+        ConfigError, match=r"pickled.pt: expected a TorchScript file.*torch.jit.script\(module\)"
+    ) as refusal:
         wrap(tmp_path / "pickled.pt").module()
     assert "\n" not in str(refusal.value)
     (tmp_path / "text.pt").write_text("hello")
@@ -114,7 +123,9 @@ def test_measured_is_what_is_known(factors, fields):
     dims = len(factors[0]) if factors else 2
     values = dict(fmaps_out=3, fmaps_in=1, num_fmaps=2, fmap_inc_factor=2, downsample_factors=factors, **fields)
     shape = Coordinate((8,) * dims)
-    shape = CNNectomeUNetConfig.model_construct(input_shape=shape, **{"upsample_factors": []} | values).next_input_shape(shape)
+    shape = CNNectomeUNetConfig.model_construct(
+        input_shape=shape, **{"upsample_factors": []} | values
+    ).next_input_shape(shape)
     unet = CNNectomeUNetConfig(input_shape=shape, **values)
     wrapped = wrap(unet.module(), shape, 3, scale=[int(f) for f in unet.scale_factor])
     assert wrapped.stride == unet.stride

@@ -143,7 +143,7 @@ class _Probe:
         self._randomise()
         try:
             self.output_shape = self._reach_values()
-        except (RuntimeError, ConfigError) as error:
+        except Exception as error:
             reason = " ".join(str(error).split())[-200:]
             raise ConfigError(
                 f"{name}: the network cannot take (1, {channels}, {', '.join(map(str, shape))}): {reason}"
@@ -196,7 +196,7 @@ class _Probe:
                 whole = self._inputs(axis, size + shift)
                 try:
                     context = self._context(axis, whole, shift)
-                except (RuntimeError, ConfigError):  # it does not take this size
+                except Exception:  # whatever a foreign module raises for a size that it does not take
                     continue
                 taken = True
                 if context == math.inf:

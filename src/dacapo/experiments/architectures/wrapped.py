@@ -178,5 +178,3 @@ def freeze_all_but(module: nn.Module, pattern: str | None, field: str) -> nn.Mod
         for name, parameter in module.named_parameters():
             parameter.requires_grad_(name in trained)
     return module
-
-

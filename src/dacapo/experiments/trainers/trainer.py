@@ -88,7 +88,9 @@ class GunpowderTrainerConfig(TrainerConfig):
         if len(bending) > 1:
             raise ValueError(f"augments: only one may bend, got {', '.join(bending)}")
         if self.balance is not None and self.sample_strategy is not None:
-            raise ValueError(f"balance: says where crops are taken, as sample_strategy ({self.sample_strategy}) does: give one")
+            raise ValueError(
+                f"balance: says where crops are taken, as sample_strategy ({self.sample_strategy}) does: give one"
+            )
         return self
 
     def check_dataset(self, dataset: Dataset) -> None:
