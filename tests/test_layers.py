@@ -16,7 +16,7 @@ LAYERS = [
     ["blockwise", "compute_context", "tmp"],
     ["experiments"],
     ["store", "network", "snapshots"],
-    ["train", "validate", "predict", "segment", "apply"],
+    ["train", "validate", "predict", "segment", "apply", "upstream_calls"],
     [
         "cli",
         "demo",

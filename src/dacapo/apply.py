@@ -12,6 +12,9 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from dacapo.errors import ConfigError, GeometryError
+from dacapo.upstream_calls import also_called_as
+from dacapo.upstream_calls import apply as upstream_apply
+from dacapo.upstream_calls import parameters_of
 
 if TYPE_CHECKING:
     import numpy as np
@@ -39,6 +42,7 @@ class Applied:
     segment_seconds: float
 
 
+@also_called_as(upstream_apply)
 def apply(
     run: RunConfig | str,
     raw: str | Path,
@@ -47,7 +51,7 @@ def apply(
     criterion: str | None = None,
     dataset: str | None = None,
     iteration: int | None = None,
-    parameters: PostProcessorParameters | None = None,
+    parameters: PostProcessorParameters | str | None = None,
     roi: Roi | None = None,
     workers: int = 1,
     block_shape: Coordinate | None = None,
@@ -69,7 +73,7 @@ def apply(
     criterion, dataset : str, optional
         Best by what, on which validation dataset: the evaluator's main criterion, the first dataset.
     iteration, parameters : optional
-        Take these instead of the best.
+        Take these instead of the best; parameters may be text, "bias=0.3,link=0.7".
 
     Returns
     -------
@@ -86,6 +90,7 @@ def apply(
 
     stores = stores or Stores.from_options()
     run = load(run, stores)
+    parameters = parameters_of(run.task, parameters)
     container = Path(output)
     if container.suffix != ".zarr":
         raise ConfigError(f"output {container} is no container: give a name that ends in .zarr")

@@ -18,7 +18,7 @@ from funlib.geometry.roi import Roi
 
 from dacapo.errors import GeometryError
 
-__all__ = ["Coordinate", "Grid", "Roi", "exact", "unit_in_nanometres"]
+__all__ = ["Coordinate", "Grid", "Roi", "exact", "parse_roi", "unit_in_nanometres"]
 
 RATIO_TOLERANCE = 1e-3  # relative; metadata is often rounded to three or four digits
 VOXEL_TOLERANCE = Fraction(1, 1000)  # of a voxel; below it two corners are the same corner
@@ -225,6 +225,18 @@ class Grid:
                 f"Grids differ in kind: {self.dims} axes in {self.unit!r} against {other.dims} axes in {other.unit!r}. "
                 f"State the voxel size of the one that has none."
             )
+
+
+def parse_roi(text: str) -> Roi:
+    """`[0:10,0:20,5:30]` in voxels as a Roi; GeometryError for anything else."""
+    try:
+        pairs = [[int(v) for v in part.split(":")] for part in text.strip("[]() ").split(",")]
+        begin, end = [b for b, _ in pairs], [e for _, e in pairs]
+    except ValueError:
+        raise GeometryError(f"roi {text}: expected begin:end per axis, such as [0:64,0:128,0:128]") from None
+    if any(b >= e for b, e in zip(begin, end, strict=True)):
+        raise GeometryError(f"roi {text}: each end must be larger than its begin")
+    return Roi(begin, [e - b for b, e in zip(begin, end, strict=True)])
 
 
 def _floats(values: Iterable[float], name: str) -> tuple[float, ...]:

@@ -12,6 +12,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from dacapo.errors import ArrayExistsError, ConfigError
+from dacapo.upstream_calls import also_called_as
+from dacapo.upstream_calls import predict as upstream_predict
 
 if TYPE_CHECKING:
     import numpy as np
@@ -30,6 +32,7 @@ def prediction_attributes(run: RunConfig, iteration: int, dtype: np.dtype[Any]) 
     return said | ({"value_range": list(run.task.predictor.value_range)} if dtype == "uint8" else {})
 
 
+@also_called_as(upstream_predict)
 def predict(
     run: RunConfig | str,
     raw: str | Path,
@@ -60,7 +63,7 @@ def predict(
     iteration, criterion : optional
         Whose weights: those of an iteration, or of the best by a criterion (the evaluator's main one).
     roi : Roi, optional
-        Region to predict, in voxels of the output grid; everything by default.
+        Region to predict, in voxels of the output grid, grown to whole chunks; everything by default.
     workers : int
         Processes; 0 predicts in this one.
     dtype : "uint8" or "float32"
@@ -99,6 +102,8 @@ def predict(
     if total.empty:
         raise ConfigError(f"roi {roi} does not touch the volume, which has {tuple(whole.shape)} voxels")
     block, chunk = blocks_and_chunks(whole.shape, total, block_shape, chunk)
+    # A chunk is written as a whole: what is asked for, and the rest of its chunks.
+    total = total.snap_to_grid(chunk, mode="grow").intersect(whole)
     key = {"weights": digest(weights), "raw": raw_config.to_dict(), "shape": list(source.shape), "run": run.to_dict()}
     target = output_array(
         output,

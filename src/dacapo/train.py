@@ -16,6 +16,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from dacapo.errors import ConfigError, DataError
+from dacapo.upstream_calls import also_called_as
+from dacapo.upstream_calls import train as upstream_train
 
 if TYPE_CHECKING:
     import torch
@@ -77,6 +79,7 @@ def load(
     return run
 
 
+@also_called_as(upstream_train)
 def train(
     run: RunConfig | str | Path,
     validate: bool = True,
@@ -137,9 +140,9 @@ class _Clock:
 
 def train_run(
     run: RunConfig,
-    *,
     validate: bool = True,
     save_snapshots: bool = True,
+    *,
     stores: Stores | None = None,
     progress: Callable[[Progress], None] | None = None,
 ) -> None:

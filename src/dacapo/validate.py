@@ -16,6 +16,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from dacapo.errors import ConfigError, DataError
+from dacapo.upstream_calls import also_called_as
+from dacapo.upstream_calls import validate as upstream_validate
 
 if TYPE_CHECKING:
     import numpy as np
@@ -28,8 +30,13 @@ if TYPE_CHECKING:
     from dacapo.store import Stores
 
 
+@also_called_as(upstream_validate)
 def validate(
-    run: RunConfig | str | Path, iteration: int | None = None, *, stores: Stores | None = None
+    run: RunConfig | str | Path,
+    iteration: int | None = None,
+    datasets_config: Any = None,
+    *,
+    stores: Stores | None = None,
 ) -> ValidationIterationScores:
     """Validate the weights of an iteration (the latest if left out) and store the scores.
 
@@ -51,16 +58,23 @@ def validate(
             raise ConfigError(f"{run}: not trained yet: run `dacapo train {run}` first")
     weights = stores.weights.retrieve_weights(run, iteration)
     run.check()
-    if not run.datasplit.validate:
+    if datasets_config is None and not run.datasplit.validate:
         raise ConfigError(f"{run}: datasplit.validate names no dataset")
     with stores.writing(run.name):
         run.load_weights(weights, with_optimizer=False)
         stores.recall_scores(run)
-        return validate_run(run, iteration, stores=stores)
+        return validate_run(run, iteration, datasets_config, stores=stores)
 
 
-def validate_run(run: RunConfig, iteration: int, *, stores: Stores | None = None) -> ValidationIterationScores:
+def validate_run(
+    run: RunConfig, iteration: int, datasets_config: Any = None, *, stores: Stores | None = None
+) -> ValidationIterationScores:
     """Validate `run` as it stands and store the scores as those of `iteration`; scores it had are replaced.
+
+    Parameters
+    ----------
+    datasets_config : DataSplitConfig, or sequence of DatasetConfig, optional
+        Other datasets to validate on (those that a datasplit validates on). Their scores are returned, not stored.
 
     Returns
     -------
@@ -75,6 +89,10 @@ def validate_run(run: RunConfig, iteration: int, *, stores: Stores | None = None
     assert run.task is not None
     device = create_compute_context().device
     parameters = list(run.task.parameters)
+    if datasets_config is not None:
+        others = opened(datasets_config)
+        found = [sweep(run, d, predict_dataset(run, d, device), parameters) for d in others]
+        return ValidationIterationScores(iteration, found)
     scores = []
     for dataset in run.datasplit.validate:
         prediction = predict_dataset(run, dataset, device)
@@ -87,6 +105,19 @@ def validate_run(run: RunConfig, iteration: int, *, stores: Stores | None = None
     stores.record_best(run)
     prune_predictions(run, iteration, stores)
     return done
+
+
+def opened(datasets_config: Any) -> list[Dataset]:
+    """The datasets of some configs, with ground truth; ConfigError if there are none."""
+    if hasattr(datasets_config, "datasplit"):
+        datasets = datasets_config.datasplit().validate
+    else:
+        datasets = [config.dataset(f"dataset_{i}") for i, config in enumerate(datasets_config)]
+    if not datasets or any(d.gt is None for d in datasets):
+        raise ConfigError("datasets_config: expected datasets with gt to validate on")
+    for dataset in datasets:
+        dataset.check()
+    return datasets
 
 
 def predict_dataset(run: RunConfig, dataset: Dataset, device: Any) -> np.ndarray:
