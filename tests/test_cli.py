@@ -10,6 +10,7 @@ import pytest
 import yaml
 
 from conftest import small_experiment, write_volume
+from dacapo.arrays import open_array
 from dacapo.cli import cli, main
 
 
@@ -181,3 +182,85 @@ def test_the_commands_have_python_twins(tmp_path: Path) -> None:
     assert report.exists()
     assert any("small" in line for line in package.list_runs(stores))
     assert "iteration 2 of 2" in package.show("small", stores)[0]
+
+
+def test_upstreams_options(capsys: pytest.CaptureFixture[str], tmp_path: Path) -> None:
+    """train, validate, predict and apply take upstream's options, long and short, instead of positions."""
+    file = tmp_path / "e.yaml"
+    file.write_text(yaml.safe_dump(small_experiment(tmp_path, num_iterations=2)))
+    assert dacapo(capsys, "train", str(file), "--no-validation")[0] == 0
+    assert dacapo(capsys, "train", "--run-name", "small", "--no-validation")[0] == 0
+    code, out, _ = dacapo(capsys, "validate", "-r", "small", "-i", "2", "-w", "30", "-dt", "uint8", "-ow")
+    assert (code, "validated iteration 2" in out) == (0, True)
+    places = ["-ic", str(tmp_path / "volume1.zarr"), "-id", "raw"]
+    code, out, error = dacapo(
+        capsys, "predict", "-r", "small", "-i", "2", *places, "-op", str(tmp_path / "out"), "-roi", "[0:8,0:32,0:32]",
+        "--num_workers", "0", "--output_dtype", "float32",
+    )  # fmt: skip
+    assert code == 0, error
+    assert (tmp_path / "out/volume1.zarr/prediction_small_2").is_dir()
+    code, out, error = dacapo(
+        capsys, "apply", "-r", "small", *places, "-op", str(tmp_path / "a.zarr"), "-vd", "b", "-c", "voi", "-w", "0",
+        "-p", "bias=0.4", "-ow",
+    )  # fmt: skip
+    assert code == 0, error
+    assert "bias=0.4" in out
+    for wrong, said in (
+        (["predict", "-r", "small"], "missing argument 'RAW'"),
+        (["apply", "a", "b", "c"], "unexpected argument"),
+    ):
+        code, _, error = dacapo(capsys, *wrong)
+        assert code == 2
+        assert said in error
+
+
+def test_blockwise_commands(capsys: pytest.CaptureFixture[str], tmp_path: Path) -> None:
+    """A user's files run block by block; options that are not listed go to them; a mistake is one line."""
+    write_volume(tmp_path)
+    (tmp_path / "double.py").write_text(
+        "from dacapo.tmp import open_from_identifier\n"
+        "def spawn_worker(input_array_identifier, output_array_identifier, factor):\n"
+        "    source, target = open_from_identifier(input_array_identifier), open_from_identifier(output_array_identifier, mode='r+')\n"
+        "    def process(block):\n"
+        "        target[block.write_roi] = source[block.write_roi] // factor\n"
+        "    return process\n"
+    )
+    places = ["-ic", f"{tmp_path}/volume0.zarr", "-id", "raw", "-oc", f"{tmp_path}/out.zarr", "-od", "half"]
+    sizes = ["-rr", "16", "-wr", "[16,16,16]", "-nw", "0"]
+    code, _, error = dacapo(capsys, "run-blockwise", *places, *sizes, "-w", f"{tmp_path}/double.py", "--factor", "2")
+    assert code == 0, error
+    found, raw = (open_array(f"{tmp_path}/{p}").read() for p in ("out.zarr/half", "volume0.zarr/raw"))
+    assert (found == raw // 2).all()
+    places = ["-ic", f"{tmp_path}/out.zarr", "-id", "half", "-oc", f"{tmp_path}/out.zarr", "-od", "objects"]
+    code, out, error = dacapo(
+        capsys, "segment-blockwise", *places, *sizes, "-sf", "threshold", "-c", "4", "--threshold", "60", "-tr", "[0:24,0:32,0:16]"
+    )  # fmt: skip
+    assert code == 0, error
+    assert f"objects in {tmp_path}/out.zarr/objects" in out
+    for wrong, said in (
+        ([*sizes, "-sf", "tresh"], "Did you mean 'threshold'"),
+        (["-wr", "16,16", "-sf", "threshold"], "--write_roi_size"),
+        ([*sizes, "-sf", "threshold", "-tr", "[0:99,0:32,0:32]"], "expected a region inside"),
+        ([*sizes, "-sf", "threshold", "--loose"], "expected --name value pairs"),
+    ):
+        code, _, error = dacapo(capsys, "segment-blockwise", *places, *wrong)
+        assert code == 2
+        assert said in error
+
+
+def test_config_writes_options_that_load(
+    capsys: pytest.CaptureFixture[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """What `dacapo config` writes is read, contexts too; it never replaces a file unasked."""
+    from dacapo.compute_context import create_compute_context
+    from dacapo.options import Options
+
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.delenv("DACAPO_RUNS_BASE_DIR")
+    code, _, error = dacapo(capsys, "config", "--runs-base-dir", "there", "--compute-context", "Bsub", "--queue", "gpu")
+    assert code == 0, error
+    assert Options.instance().runs_base_dir == tmp_path / "there"
+    assert create_compute_context().queue == "gpu"  # type: ignore[attr-defined]
+    code, _, error = dacapo(capsys, "config")
+    assert code == 2
+    assert "is there already" in error

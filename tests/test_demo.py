@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 
 from dacapo.arrays import open_array
-from dacapo.cli import _Ticker
+from dacapo.cli import Ticker
 from dacapo.demo import run_demo
 from dacapo.experiments.run_config import RunConfig
 from dacapo.ops.metrics import contingency
@@ -21,7 +21,7 @@ SHAPES = {"train": ((32, 64, 64), 8, 1), "validate": ((24, 48, 48), 4, 2), "test
 def test_demo(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     """Volumes, experiment, training, blockwise segmentation, table and report; run again, nothing is made twice."""
     how = {"iterations": 3, "shapes": SHAPES, "block": (24, 72, 72)}
-    table = run_demo(tmp_path / "demo", _Ticker(), **how)
+    table = run_demo(tmp_path / "demo", Ticker(), **how)
     said = capsys.readouterr().out
     for row in ("VOI split", "VOI merge", "adapted Rand error", "training", "predict", "segment"):
         assert row in table
@@ -46,7 +46,7 @@ def test_demo(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
 
     before = sorted(p for p in (tmp_path / "demo").rglob("*") if p.is_file() and p.suffix != ".html")
     times = {p: p.stat().st_mtime_ns for p in before if "checkpoints" in p.parts or "data.zarr" in p.parts}
-    again = run_demo(tmp_path / "demo", _Ticker(), **how)
+    again = run_demo(tmp_path / "demo", Ticker(), **how)
     assert again["VOI split"] == table["VOI split"]
     assert times == {p: p.stat().st_mtime_ns for p in times}
 

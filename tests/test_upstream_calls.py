@@ -30,9 +30,18 @@ def test_predict_as_upstream_calls_it(trained: tuple) -> None:
     """By position, with a world of keywords, a region as text and a container to write to: the same voxels as ours."""
     run, stores, folder = trained
     container = folder / "volume1.zarr"
-    dacapo.predict(run, f"{container}/raw", folder / "ours.zarr/p", iteration=2, roi=Roi((0, 0, 0), (16, 32, 32)), workers=0)
     dacapo.predict(
-        "small", 2, container, "raw", folder / "out", output_roi="[0:16,0:32,0:32]", num_workers=0, output_dtype=np.uint8
+        run, f"{container}/raw", folder / "ours.zarr/p", iteration=2, roi=Roi((0, 0, 0), (16, 32, 32)), workers=0
+    )
+    dacapo.predict(
+        "small",
+        2,
+        container,
+        "raw",
+        folder / "out",
+        output_roi="[0:16,0:32,0:32]",
+        num_workers=0,
+        output_dtype=np.uint8,
     )
     theirs = open_array(folder / "out/volume1.zarr/prediction_small_2")
     np.testing.assert_array_equal(theirs.read(), open_array(folder / "ours.zarr/p").read())
@@ -60,7 +69,7 @@ def test_apply_as_upstream_calls_it(trained: tuple) -> None:
 
 def test_validate_on_other_datasets(trained: tuple) -> None:
     """`datasets_config` gives the scores on other datasets, and leaves those that are stored alone."""
-    run, stores, folder = trained
+    _, stores, folder = trained
     before = stores.stats.retrieve_validation_iteration_scores("small")
     other = RawGTDatasetConfig("c", raw_config=f"{folder}/volume0.zarr/raw", gt_config=f"{folder}/volume0.zarr/labels")
     found = dacapo.validate("small", 2, [other, other], stores=stores)

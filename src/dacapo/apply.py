@@ -12,9 +12,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from dacapo.errors import ConfigError, GeometryError
-from dacapo.upstream_calls import also_called_as
+from dacapo.upstream_calls import also_called_as, parameters_of
 from dacapo.upstream_calls import apply as upstream_apply
-from dacapo.upstream_calls import parameters_of
 
 if TYPE_CHECKING:
     import numpy as np

@@ -230,13 +230,13 @@ def _existing(places: Sequence[str]) -> list[Any]:
     return found
 
 
-def block_sizes(text: str, dims: int, what: str) -> Coordinate:
+def block_sizes(text: str, dims: int, what: str, least: int = 1) -> Coordinate:
     """`[64,64,64]` or `64` as voxels per axis."""
     try:
         sizes = [int(part) for part in text.strip("[]() ").split(",")]
     except ValueError:
         sizes = []
     sizes = sizes * dims if len(sizes) == 1 else sizes
-    if len(sizes) != dims or min(sizes) < 1:
+    if len(sizes) != dims or min(sizes) < least:
         raise BlockwiseError(f"{what} {text}: expected {dims} sizes in voxels, such as [{','.join(['64'] * dims)}]")
     return Coordinate(sizes)

@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import hashlib
 import importlib.util
-import inspect
 import math
 import sys
 from collections.abc import Callable, Mapping, Sequence
@@ -196,11 +195,6 @@ def located(array: Any) -> str:
 def identifiers_in(values: Sequence[Any]) -> list[str]:
     """Paths of the array identifiers among values."""
     return [located(v) for v in values if hasattr(v, "container") and hasattr(v, "dataset")]
-
-
-def accepts(source: Source, name: str) -> bool:
-    """Whether `spawn_worker` has an argument of that name."""
-    return name in inspect.signature(load_worker(source).spawn_worker).parameters
 
 
 # Workers and segmentation functions that can be given by name.

@@ -38,7 +38,7 @@ def dataset(labels: np.ndarray, mask: np.ndarray | None = None, **how: Any) -> D
 def locations(data: Dataset, shape: int = 5, **how: Any) -> Locations:
     assert data.gt is not None
     box = Coordinate((shape,) * data.gt.spatial_dims)
-    return Locations(data, GunpowderTrainerConfig(**how), data.gt.roi, box)
+    return Locations(data, GunpowderTrainerConfig(**how), box)
 
 
 def drawn(index: VoxelIndex, times: int) -> list[tuple[int, ...]]:
@@ -104,6 +104,31 @@ def test_sparse_annotations_are_found(strategy: str | None) -> None:
         box, share = place.draw(np.random.default_rng(i))
         assert share >= 0.3
         assert mask[tuple(slice(b, e) for b, e in zip(box.begin, box.end, strict=True))].mean() == pytest.approx(share)
+
+
+def test_a_share_that_few_crops_have_is_found() -> None:
+    """Where hardly a crop has `min_masked`, crops are moved until they do."""
+    mask = np.zeros((40, 40, 40), bool)
+    mask[11:17, 20:26, 7:13] = True
+    place = locations(dataset(np.ones(mask.shape, np.uint8), mask), shape=6, min_masked=0.95)
+    assert {place.draw(np.random.default_rng(i))[1] for i in range(10)} == {1.0}
+
+
+def test_what_raw_does_not_show_is_not_learned() -> None:
+    """Ground truth beyond raw is in no crop, also where the crop is larger than what is left."""
+    raw, gt = np.zeros((8, 12, 12), np.float32), np.ones((12, 12, 12), np.uint8)
+    data = Dataset("d", from_numpy(raw, SIZE), from_numpy(gt, SIZE))
+    samples = GunpowderTrainerConfig().samples(None, Coordinate(10, 6, 6), Coordinate(10, 6, 6), None, opened=[data])
+    assert samples[0]["mask"][0].any(axis=(1, 2)).sum() == 8
+
+
+def test_elastic_of_other_axes_is_refused() -> None:
+    """An elastic augment for three axes on a 2D dataset is named before any sample is made."""
+    augment = {"type": "elastic", "control_point_spacing": [9] * 3, "control_point_displacement_sigma": [1] * 3}
+    with pytest.raises(
+        ConfigError, match=r"d: trainer.augments\[0\].control_point_spacing has 3 numbers, raw has 2 axes"
+    ):
+        locations(dataset(np.ones((8, 8), np.uint8)), augments=[augment])
 
 
 def test_too_little_annotation_is_said_before_training(tmp_path: Path) -> None:

@@ -147,7 +147,7 @@ class IntensityScaleShiftAugmentConfig(AugmentConfig):
 
 
 class GammaAugmentConfig(AugmentConfig):
-    """raw ** gamma, darker and brighter equally often."""
+    """raw ** gamma; a range that is symmetric about 1 on a logarithmic scale darkens as often as it brightens."""
 
     gamma_range: tuple[float, float] = (0.5, 2.0)
     """Lowest and highest exponent; drawn uniformly on a logarithmic scale."""

@@ -34,12 +34,16 @@ class VoxelIndex:
     """How many voxels of each key every block of a dataset's ground truth holds, so that any voxel can be drawn.
 
     Keys are one for all annotated voxels ("annotated"); the channels of gt, or the ids of a gt without channels
-    ("classes", 0 included); the ids without 0 ("instances"). The ground truth is read once, block by block; what is
+    ("classes", 0 included, unlike voxels that are in no channel); the ids without 0 ("instances"). The ground truth is read once, block by block; what is
     kept is a number per key and block that has some.
     """
 
     def __init__(self, dataset: Dataset, kind: Kind) -> None:
         assert dataset.gt is not None
+        if kind == "instances" and dataset.gt.channel_dims and dataset.gt.shape[0] > 1:
+            raise ConfigError(
+                f"{dataset.name}: balance is 'instances', but gt has {dataset.gt.shape[0]} channels: give one of ids"
+            )
         self.dataset, self.kind = dataset, kind
         self.blocks = [range(0, n, BLOCK) for n in dataset.gt.spatial_shape]
         found: dict[int, tuple[list[int], list[int]]] = {}
@@ -107,14 +111,13 @@ class Locations:
 
     Parameters
     ----------
-    covered : Roi
-        Ground truth that raw covers: crops lie inside it, unless it is smaller than they are.
     shape : Coordinate
-        Of a crop.
+        Of a crop. Crops lie inside the ground truth, unless it is smaller than they are.
     """
 
-    def __init__(self, dataset: Dataset, trainer: GunpowderTrainerConfig, covered: Roi, shape: Coordinate) -> None:
-        self.dataset, self.trainer, self.covered, self.shape = dataset, trainer, covered, shape
+    def __init__(self, dataset: Dataset, trainer: GunpowderTrainerConfig, shape: Coordinate) -> None:
+        assert dataset.gt is not None
+        self.dataset, self.trainer, self.covered, self.shape = dataset, trainer, dataset.gt.roi, shape
         self.partly_known = dataset.mask is not None or dataset.unlabelled is not None
         trainer.check_dataset(dataset)
 
@@ -131,13 +134,13 @@ class Locations:
         return index
 
     def draw(self, rng: np.random.Generator) -> tuple[Roi, float]:
-        """A crop and the share of it that is annotated: the first of at least `min_masked`, else the best tried."""
+        """A crop and the share of it that is annotated: the first of at least `min_masked`, else about the best there is."""
         best, best_share = None, -1.0
         for attempt in range(TRIES):
             box = Roi(self._begin(rng, attempt), self.shape)
             if not self.partly_known:
                 return box, 1.0
-            share = float(self.dataset.read_valid(box).any(0).mean())
+            share = self._share(box)
             if share > 0 and share >= self.trainer.min_masked:
                 return box, share
             if share > best_share:
@@ -147,7 +150,23 @@ class Locations:
                 f"{self.dataset.name}: {TRIES} crops of {tuple(self.shape)} voxels had no annotated voxel: look at the "
                 f"mask, and at whether raw covers what is annotated"
             )
-        return best, best_share
+        return self._climbed(best, best_share)
+
+    def _share(self, box: Roi) -> float:
+        return float(self.dataset.read_valid(box).any(0).mean())
+
+    def _climbed(self, box: Roi, share: float) -> tuple[Roi, float]:
+        """Moved, axis by axis, for as long as more of it becomes annotated and `min_masked` is not reached."""
+        step = max(self.shape) // 2
+        while step and share < self.trainer.min_masked and self.trainer.sample_strategy != "sample_points":
+            moved = False
+            for axis, way in itertools.product(range(box.dims), (-step, step)):
+                begin = box.begin + Coordinate(way if d == axis else 0 for d in range(box.dims))
+                there = Roi(begin, box.shape)
+                if self.covered.contains(there) and (found := self._share(there)) > share:
+                    box, share, moved = there, found, True
+            step = step if moved else step // 2
+        return box, share
 
     def _begin(self, rng: np.random.Generator, attempt: int) -> Coordinate:
         strategy, shape = self.trainer.sample_strategy, self.shape

@@ -94,17 +94,19 @@ class _Place:
         assert gt is not None
         if self.trainer.clip_raw:
             raw = raw.crop(gt.grid.convert(gt.roi, raw.grid).intersect(raw.roi))
+        covered, points = raw.grid.convert(raw.roi, gt.grid).intersect(gt.roi), dataset.sample_points
+        if covered != gt.roi:  # what raw does not show is not learned
+            gt = gt.crop(covered)
+            points = None if points is None else [p - covered.begin for p in points]
         self.raw, self.gt = raw, gt
         self.dataset = Dataset(
-            dataset.name, raw, gt, mask,
-            weight=dataset.weight, sample_points=dataset.sample_points, unlabelled=dataset.unlabelled,
+            dataset.name, raw, gt, mask, weight=dataset.weight, sample_points=points, unlabelled=dataset.unlabelled,
         )  # fmt: skip
         self.ratio = tuple(gt.grid.ratio(raw.grid))  # gt voxels in a raw voxel
         self.corner = raw.grid.shift(gt.grid)  # raw voxel at gt's corner
         self.swappable = self._swappable_axes()
         self.margin = self._margin()
-        self.covered = raw.grid.convert(raw.roi, gt.grid).intersect(gt.roi)
-        self.locations = Locations(self.dataset, self.trainer, self.covered, samples.output_shape)
+        self.locations = Locations(self.dataset, self.trainer, samples.output_shape)
 
     def _swappable_axes(self) -> list[list[int]]:
         """Groups of axes along which voxel size and crop shapes are the same, so that they may change places."""

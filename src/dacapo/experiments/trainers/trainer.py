@@ -94,7 +94,14 @@ class GunpowderTrainerConfig(TrainerConfig):
         return self
 
     def check_dataset(self, dataset: Dataset) -> None:
-        """Whether a dataset has what the sampling needs; its voxels are not looked at."""
+        """Whether a dataset has what sampling and augmentation need; its voxels are not looked at."""
+        for i, augment in enumerate(self.augments):
+            spacing = getattr(augment, "control_point_spacing", None)
+            if spacing is not None and len(spacing) != dataset.raw.spatial_dims:
+                raise ConfigError(
+                    f"{dataset.name}: trainer.augments[{i}].control_point_spacing has {len(spacing)} numbers, raw has "
+                    f"{dataset.raw.spatial_dims} axes"
+                )
         if self.sample_strategy == "sample_points" and not dataset.sample_points:
             raise ConfigError(
                 f"{dataset.name}: trainer.sample_strategy is 'sample_points', but the dataset has no sample_points"
