@@ -16,7 +16,7 @@ LAYERS = [
     ["blockwise", "compute_context", "tmp"],
     ["experiments"],
     ["store", "network", "snapshots"],
-    ["train", "validate", "predict", "segment", "apply", "upstream_calls"],
+    ["train", "validate", "predict", "segment", "apply", "upstream_calls", "predict_local"],
     [
         "cli",
         "demo",
@@ -25,6 +25,8 @@ LAYERS = [
         "report",
         "synthetic",
         "testing",
+        "plot",
+        "upstream_functions",
         "upstream_paths",
         "__init__",
         "__main__",

@@ -193,18 +193,12 @@ def ends_interval(run: RunConfig, iteration: int) -> bool:
 
 def resume(run: RunConfig, stores: Stores) -> int:
     """Take over what the store has of `run`; returns the iteration to go on with."""
-    latest = stores.weights.latest_iteration(run.name)
-    if latest is None:
+    latest = run.resume_training(stores.stats, stores.weights)
+    if stores.weights.latest_iteration(run.name) is None:
         if run.start_config is not None:
             channels = run.task.channels if run.task is not None else None
             run.start_config.initialize_weights(run.model, channels, stores=stores)
         return 0
-    run.load_weights(stores.weights.retrieve_weights(run, latest))
-    run.resume_from(
-        stores.stats.retrieve_training_stats(run.name),
-        stores.stats.retrieve_validation_iteration_scores(run.name),
-        latest,
-    )
     stores.stats.store_training_stats(run.name, run.training_stats)
     stores.record_best(run)  # a kill may have come between scores and notes
     if 0 < latest < run.num_iterations:

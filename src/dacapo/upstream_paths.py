@@ -22,6 +22,13 @@ _SPLITS, _DATASETS, _ARRAYS = f"{_E}.datasplits", f"{_E}.datasplits.datasets", f
 
 MOVED: dict[str, str | dict[str, str]] = {
     "dacapo.utils": {},
+    "dacapo.ext": {"NoSuchModule": "dacapo.upstream_functions:NoSuchModule"},
+    "dacapo.utils.affinities": {
+        "seg_to_affgraph": "dacapo.upstream_functions:seg_to_affgraph",
+        "padding": "dacapo.upstream_functions:padding",
+    },
+    "dacapo.utils.balance_weights": {"balance_weights": "dacapo.upstream_functions:balance_weights"},
+    "dacapo.utils.voi": {"voi": "dacapo.upstream_functions:voi"},
     "dacapo.utils.array_utils": "dacapo.tmp",
     "dacapo.store.local_array_store": "dacapo.store.stores",
     "dacapo.store.local_weights_store": "dacapo.store.file_stores",

@@ -188,6 +188,25 @@ class RunConfig(Config):
             raise ConfigError(f"{self}: no task is given, so there is nothing to validate")
         return ValidationScores(list(self.task.parameters), self.datasplit.validate, self.task.evaluation_scores)
 
+    @staticmethod
+    def get_validation_scores(run_config: RunConfig) -> ValidationScores:
+        """Scores without an iteration, over the datasets, parameters and criteria of a run."""
+        return RunConfig(**dict(run_config)).validation_scores
+
+    @cached_property
+    def lr_scheduler(self) -> torch.optim.lr_scheduler.LambdaLR:
+        """The learning rate as torch's schedulers have it, for loops of one's own: one `step()` an iteration."""
+        import torch
+
+        return torch.optim.lr_scheduler.LambdaLR(
+            self.optimizer, lambda i: self.learning_rate_at(i) / self.learning_rate
+        )
+
+    @property
+    def device(self) -> torch.device:
+        """Where the model is."""
+        return next(self.model.parameters()).device
+
     @property
     def random_seed(self) -> int:
         return self.seed * 10_007 + self.repetition
@@ -270,6 +289,17 @@ class RunConfig(Config):
         """Move the model, in the memory format that convolutions are fastest in."""
         self.model.to(device, memory_format=self.memory_format)
 
+    def move_optimizer(self, device: torch.device, empty_cuda_cache: bool = False) -> None:
+        """Move what the optimiser remembers of the parameters."""
+        import torch
+
+        for state in self.optimizer.state.values():
+            for name, value in state.items():
+                if torch.is_tensor(value):
+                    state[name] = value.to(device)
+        if empty_cuda_cache and torch.cuda.is_available():
+            torch.cuda.empty_cache()
+
     @property
     def memory_format(self) -> torch.memory_format:
         import torch
@@ -321,6 +351,20 @@ class RunConfig(Config):
             raise ConfigError(f"{self}: these weights are of another network: {reason[:300]}") from None
         if with_optimizer and weights.optimizer is not None:
             self.optimizer.load_state_dict(weights.optimizer)
+
+    def resume_training(self, stats_store: Any, weights_store: Any) -> int:
+        """Take over what stores have of this run, up to the latest weights; returns the iteration to go on with."""
+        latest: int | None = weights_store.latest_iteration(self.name)
+        if latest is None:
+            self.training_stats.delete_after(0)
+            return 0
+        self.load_weights(weights_store.retrieve_weights(self, latest))
+        self.resume_from(
+            stats_store.retrieve_training_stats(self.name),
+            stats_store.retrieve_validation_iteration_scores(self.name),
+            latest,
+        )
+        return latest
 
     def resume_from(self, stats: TrainingStats, scores: list[ValidationIterationScores], latest: int) -> None:
         """Take over what a store has of this run, up to the iteration whose weights it has."""

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from dacapo.experiments.arraytypes import ArrayType, DistanceArray, EmbeddingArray, ProbabilityArray
 from dacapo.geometry import Coordinate, Grid
 
 if TYPE_CHECKING:
@@ -71,6 +72,11 @@ class Predictor(ABC):
     def check_labels(self, gt: np.ndarray, valid: np.ndarray) -> None:
         """DataError if `make_target` would refuse this ground truth ([C,] *spatial)."""
         return None
+
+    @property
+    def output_array_type(self) -> ArrayType:
+        """What the values of a prediction mean."""
+        return ProbabilityArray(self.channels)
 
     def context(self, grid: Grid) -> tuple[Coordinate, Coordinate]:
         """Voxels of ground truth needed (below, above) a crop for a target that is right up to its border."""
@@ -272,6 +278,10 @@ class DistancePredictor(Predictor):
     def gt_channels(self) -> tuple[int, ...]:
         return self.distances.gt_channels
 
+    @property
+    def output_array_type(self) -> ArrayType:
+        return DistanceArray(self.channels)
+
     def create_model(self, architecture: Architecture) -> Model:
         from dacapo.experiments.model import Model
 
@@ -452,6 +462,10 @@ class DummyPredictor(Predictor):
     @property
     def gt_channels(self) -> None:
         return None
+
+    @property
+    def output_array_type(self) -> ArrayType:
+        return EmbeddingArray(self.embedding_dims)
 
     def create_model(self, architecture: Architecture) -> Model:
         from dacapo.experiments.model import Model
