@@ -6,7 +6,7 @@ Imports everything below only inside functions, as `train` does.
 from __future__ import annotations
 
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 
     from dacapo.arrays import Array
     from dacapo.experiments.run_config import RunConfig
-    from dacapo.experiments.tasks.evaluators import EvaluationScores
+    from dacapo.experiments.tasks.evaluators import EvaluationScores, Evaluator
     from dacapo.experiments.tasks.post_processors import PostProcessorParameters
     from dacapo.geometry import Coordinate, Roi
     from dacapo.store import Stores
@@ -138,6 +138,7 @@ def evaluate(
     mask: str | Path | None = None,
     unlabelled: int | None = None,
     binary: bool = False,
+    classes: Sequence[str] | None = None,
     clip_distance: float = 200.0,
     tol_distance: float = 40.0,
 ) -> EvaluationScores:
@@ -148,9 +149,14 @@ def evaluate(
     segmentation, truth, mask : str
         Paths of arrays with the same voxel size; mask 0 = ignore.
     unlabelled : int, optional
-        Ground truth voxels of this id are ignored.
+        Ground truth voxels of this id are ignored; of several channels each by itself, but with 0 those voxels that
+        are 0 in all of them.
     binary : bool
         Compare foreground with foreground (21 criteria) instead of instances.
+    classes : sequence of str, optional
+        Compare these classes instead of instances, each by the 21 criteria, named `{class}__{criterion}`. A
+        segmentation with a channel for each is compared channel by channel, with truth of one or as many channels;
+        one without channels holds class ids (0 = the first), truth the same or a binary channel for each.
     clip_distance, tol_distance : float
         World units, for the binary criteria.
 
@@ -158,25 +164,48 @@ def evaluate(
     ------
     GeometryError
         If voxel sizes differ or the two do not overlap.
+    ConfigError, DataError
+        If channels or ids do not fit the classes.
     """
+    import numpy as np
+
     from dacapo.arrays import open_array
-    from dacapo.experiments.tasks.evaluators import BinarySegmentationEvaluator, InstanceEvaluator
 
     found, expected = open_array(str(segmentation)), open_array(str(truth))
     a, b = _shared(found, expected)
-    valid = None
+    spatial = b.shape[-expected.spatial_dims :]
+    channels = a.reshape(-1, *spatial).shape[0]
+    evaluator = _evaluator(channels, binary, classes, clip_distance, tol_distance)
+    valid = np.ones((1, *spatial), bool)
     if mask is not None:
         masked, _ = _shared(open_array(str(mask)), expected)
-        valid = masked.reshape(-1, *b.shape[-expected.spatial_dims :]).max(0) > 0
-        if valid.shape != a.shape[-expected.spatial_dims :]:
+        if masked.shape[-expected.spatial_dims :] != spatial:
             raise GeometryError(f"{mask} does not cover the region that {segmentation} and {truth} share")
+        valid = masked.reshape(-1, *spatial) > 0
     if unlabelled is not None:
-        known = b.reshape(-1, *b.shape[-expected.spatial_dims :])[0] != unlabelled
-        valid = known if valid is None else valid & known
-    evaluator = (
-        BinarySegmentationEvaluator(clip_distance, tol_distance, ["foreground"]) if binary else InstanceEvaluator()
-    )
+        labelled = b.reshape(-1, *spatial) != unlabelled
+        valid = valid & (labelled if unlabelled else labelled.any(0))
+    if len(valid) not in (1, len(classes or ())):
+        valid = valid.any(0, keepdims=True)
     return evaluator.evaluate(a, b, expected.voxel_size, valid)
+
+
+def _evaluator(
+    channels: int, binary: bool, classes: Sequence[str] | None, clip_distance: float, tol_distance: float
+) -> Evaluator:
+    from dacapo.experiments.tasks.evaluators import BinarySegmentationEvaluator, ClassEvaluator, InstanceEvaluator
+
+    if classes is not None:
+        if not classes or len(set(classes)) != len(classes):
+            raise ConfigError(f"classes: expected at least one name and none twice, got {list(classes)}")
+        if len(classes) == channels:
+            return BinarySegmentationEvaluator(clip_distance, tol_distance, classes)
+        if channels == 1:
+            return ClassEvaluator(clip_distance, tol_distance, classes)
+    if channels > 1:
+        given = "none is named" if classes is None else f"{len(classes)} are named"
+        raise ConfigError(f"classes: the segmentation has {channels} channels, {given}: give as many names")
+    return BinarySegmentationEvaluator(clip_distance, tol_distance, ["foreground"]) if binary else InstanceEvaluator()
 
 
 def _shared(a: Array, b: Array) -> tuple[np.ndarray, np.ndarray]:

@@ -67,9 +67,11 @@ class Config(BaseModel):
     """The class that a mapping without `type` means, where the field names the family."""
     tagged: ClassVar[bool] = True
     """Whether the class name is written as `type`."""
+    positional: ClassVar[tuple[str, ...]] = ()
+    """Order of the fields given by position, where it is not the order in which they stand."""
 
     def __init__(self, *args: Any, **fields: Any) -> None:
-        names = list(type(self).model_fields)
+        names = list(self.positional or type(self).model_fields)
         if len(args) > len(names):
             raise TypeError(f"{type(self).__name__} has {len(names)} fields, got {len(args)} values")
         for name, value in zip(names, args, strict=False):

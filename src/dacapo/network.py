@@ -38,16 +38,27 @@ slower; two at once are not."""
 class Tiles:
     """How an architecture covers a region: the input shape of a tile, and the part of its output that is exact.
 
-    A tile's exact part is what is left when the receptive context is cut off the input on every side; its
-    corners lie on multiples of the stride, counted from the volume's corner. Of all tiles that fit the budget
-    (bytes), those are taken that cover the region with the fewest voxels run through the network.
+    A tile's exact part is what is left when the receptive context, the architecture's and the head's (output
+    voxels), is cut off the input on every side; its corners lie on multiples of the stride, counted from the volume's
+    corner. Of all tiles that fit the budget (bytes), those are taken that cover the region with the fewest voxels
+    run through the network.
     """
 
-    def __init__(self, architecture: ArchitectureConfig, region: Coordinate, bytes_per_voxel: int, budget: int) -> None:
+    def __init__(
+        self,
+        architecture: ArchitectureConfig,
+        region: Coordinate,
+        bytes_per_voxel: int,
+        budget: int,
+        head_context: Coordinate | None = None,
+    ) -> None:
         self.architecture = architecture
         self.scale = tuple(int(f) for f in architecture.scale_factor)
         self.stride = self._in_output(architecture.stride)
-        self.offset = self._in_output(architecture.receptive_context())
+        self.context = architecture.receptive_context()
+        if head_context is not None:
+            self.context += Coordinate(-(-h // f) for h, f in zip(head_context, self.scale, strict=True))
+        self.offset = self._in_output(self.context)
         if any(architecture.eval_shape_increase):
             self.input_shape = architecture.input_shape + architecture.eval_shape_increase
             self.shape = self._exact(self.input_shape)
@@ -88,8 +99,7 @@ class Tiles:
         return Coordinate(-(-s // m) * m for s, m in zip(shape, self.stride, strict=True))
 
     def _input_for(self, exact: Coordinate) -> Coordinate:
-        context = self.architecture.receptive_context()
-        least = Coordinate(-(-e // f) + 2 * c for e, f, c in zip(exact, self.scale, context, strict=True))
+        least = Coordinate(-(-e // f) + 2 * c for e, f, c in zip(exact, self.scale, self.context, strict=True))
         return self.architecture.next_input_shape(least)
 
     def _exact(self, input_shape: Coordinate) -> Coordinate:
@@ -176,7 +186,7 @@ class Network:
         x = torch.from_numpy(data).to(self.device, memory_format=self.run.memory_format)
         with torch.inference_mode(), self.run.autocast(self.device):
             y = self.run.model(x).float()
-        made = self.run.architecture_config.output_offset_of(shape)
+        made = self.run.architecture_config.output_offset_of(shape) + self.run.model.head_context
         part = (slice(o - m, o - m + n) for o, m, n in zip(self.tiles.offset, made, self.tiles.shape, strict=True))
         return y[(..., *part)].cpu().numpy()
 
@@ -201,21 +211,23 @@ def fitting_tiles(
     """
     import os
 
-    architecture, each = run.architecture_config, activation_bytes(run)
+    def tiles(budget: int) -> Tiles:
+        return Tiles(run.architecture_config, region, activation_bytes(run), budget, run.model.head_context)
+
     if budget is not None:
-        return Tiles(architecture, region, each, budget)
+        return tiles(budget)
     if device.type == "cuda":
         import torch
 
-        return Tiles(architecture, region, each, int(0.6 * torch.cuda.mem_get_info(device)[0]))
+        return tiles(int(0.6 * torch.cuda.mem_get_info(device)[0]))
     free = os.sysconf("SC_AVPHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
     most = max(MEMORY_BUDGET, int(0.4 * free / max(1, processes)))
     budget = MEMORY_BUDGET
-    tiles = Tiles(architecture, region, each, budget)
-    while tiles.efficiency < LEAST_EFFICIENCY and budget < most:
+    found = tiles(budget)
+    while found.efficiency < LEAST_EFFICIENCY and budget < most:
         budget = min(most, 2 * budget)
-        tiles = Tiles(architecture, region, each, budget)
-    return tiles
+        found = tiles(budget)
+    return found
 
 
 def activation_bytes(run: RunConfig) -> int:

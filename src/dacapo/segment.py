@@ -43,7 +43,7 @@ def segment(
     prediction : str
         An array that `predict` wrote.
     output : str
-        Where the OME-Zarr segmentation goes: uint64 instances with ids 1..n, or uint8 classes.
+        Where the OME-Zarr segmentation goes: uint64 instances with ids 1..n, uint8 class ids, or uint8 0/1 per class.
     parameters : PostProcessorParameters, optional
         The best by `criterion` (the evaluator's main one) if left out.
     roi : Roi, optional
@@ -83,10 +83,10 @@ def segment(
     said = {"run": run.name, "parameters": str(parameters)}
     if context is None:
         return _segment_alone(
-            function, settings, source, output, said, block=block, workers=workers, overwrite=overwrite,
-            progress=_stage(progress),
+            function, settings, source, output, said, total=total, block=block, workers=workers,
+            made_of=run.task.post_processor.output(source.shape[0]), overwrite=overwrite, progress=_stage(progress),
         )  # fmt: skip
-    around = Coordinate(min(c, b) for c, b in zip(context, block, strict=True))
+    around = Coordinate(min(context, b) for b in block)
     return segment_blocks(
         function, settings, str(prediction), str(output),
         block=block, context=(around, around), workers=workers, folder=blocks_folder(output), roi=total,
@@ -100,33 +100,45 @@ def _stage(progress: Callable[[str, int, int], None] | None) -> Callable[[int, i
 
 def _segment_alone(
     function: str, settings: dict[str, Any], source: Array, output: str | Path, said: dict[str, str], *,
-    block: Coordinate, workers: int, overwrite: bool, progress: Callable[[int, int], None] | None,
+    total: Roi, block: Coordinate, workers: int, made_of: tuple[int | None, str], overwrite: bool,
+    progress: Callable[[int, int], None] | None,
 ) -> BlockReport:  # fmt: skip
     """Blocks that need no neighbours: each voxel's class follows from its prediction."""
-    from dacapo.blockwise import chunk_of, made, run_blocks
+    from dacapo.blockwise import check_blocks, chunk_of, made, run_blocks
     from dacapo.predict import blocks_folder, digest_of, output_array
 
+    region = {"begin": list(total.begin), "shape": list(total.shape)}
     key = {"function": function, "parameters": settings, "prediction": source.attributes, "made": made(source)}
+    channels, dtype = made_of
+    leading = () if channels is None else (channels,)
+    grid = source.crop(total).grid
     target = output_array(
-        output, digest_of(key), overwrite, shape=source.shape, dtype="uint8", grid=source.grid,
-        chunk=(1, *(chunk_of(b, n) for b, n in zip(block, source.spatial_shape, strict=True))), attributes=said,
+        output, digest_of(key | {"region": region}), overwrite, shape=(*leading, *total.shape), dtype=dtype, grid=grid,
+        chunk=(*(1 for _ in leading), *(chunk_of(b, n) for b, n in zip(block, total.shape, strict=True))),
+        attributes=said,
     )  # fmt: skip
+    check_blocks(block, target)
     return run_blocks(
         "segment",
         "dacapo.segment:block_worker",
-        {"function": function, "parameters": settings, "source": source.path, "output": str(Path(output).absolute())},
-        total=source.roi, block=block, workers=workers, folder=blocks_folder(output),
-        key=key | {"output": made(target)}, progress=progress,
+        {"function": function, "parameters": settings, "source": source.path, "region": region,
+         "output": str(Path(output).absolute())},
+        total=target.roi, block=block, workers=workers, folder=blocks_folder(output),
+        key=key | {"region": region, "output": made(target)}, progress=progress,
     )  # fmt: skip
 
 
-def block_worker(function: str, parameters: dict[str, Any], source: str, output: str) -> Callable[[Block], None]:
-    """What a worker process does: apply a plain function to block after block."""
+def block_worker(
+    function: str, parameters: dict[str, Any], source: str, region: dict[str, list[int]], output: str
+) -> Callable[[Block], None]:
+    """What a worker process does: apply a plain function to block after block of a region."""
     from dacapo.arrays import dequantised, open_array
     from dacapo.blockwise.process import find_function
+    from dacapo.geometry import Roi
 
     segment_block = find_function(function)
-    prediction, target = dequantised(open_array(source)), open_array(output, mode="r+")
+    prediction = dequantised(open_array(source)).crop(Roi(region["begin"], region["shape"]))
+    target = open_array(output, mode="r+")
 
     def process(block: Block) -> None:
         target.write(block.write_roi, segment_block(prediction.read(block.write_roi), **parameters))

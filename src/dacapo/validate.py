@@ -96,6 +96,7 @@ def predict_dataset(run: RunConfig, dataset: Dataset, device: Any) -> np.ndarray
     """
     import numpy as np
 
+    from dacapo.arrays.array import real_values
     from dacapo.geometry import Roi
     from dacapo.network import Network, quantised
 
@@ -108,9 +109,8 @@ def predict_dataset(run: RunConfig, dataset: Dataset, device: Any) -> np.ndarray
         raise DataError(
             f"{run}: the prediction of {dataset.name} is not finite: training went astray, lower learning_rate"
         )
-    low, high = run.task.predictor.value_range
-    stored = quantised(prediction, (low, high), np.dtype(np.uint8))
-    return stored.astype(np.float32) * np.float32((high - low) / 255) + np.float32(low)
+    value_range = run.task.predictor.value_range
+    return real_values(quantised(prediction, value_range, np.dtype(np.uint8)), value_range)
 
 
 def output_shift(run: RunConfig, dataset: Dataset) -> Any:

@@ -17,7 +17,7 @@ import zarr
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from dacapo.arrays import convert, create_array, from_numpy, ome_zarr, open_array, zarr_nodes
+from dacapo.arrays import convert, create_array, from_numpy, ome_zarr, open_array, pyramid_levels, zarr_nodes
 from dacapo.arrays.ome_metadata import multiscales, placement
 from dacapo.errors import ArrayError, ArrayExistsError, ArrayNotFoundError, StoreError
 from dacapo.geometry import Grid, Roi
@@ -367,7 +367,12 @@ def test_levels(tmp_path: Path, version: int) -> None:
     fine, coarse = open_array(path), open_array(path, voxel_size=(10.48, 8, 8.001))
     assert (fine.shape, fine.voxel_size, fine.offset) == ((8, 8, 8), (5.24, 4.0, 4.0), (-2.62, -2.0, -2.0))
     assert (coarse.shape, coarse.voxel_size, coarse.offset) == ((4, 4, 4), (10.48, 8.0, 8.0), (-2.62, -2.0, -2.0))
-    assert open_array(path, voxel_size=(9, 9, 9)).shape == (8, 8, 8)
+    with pytest.raises(ArrayError, match=r"no level with voxel_size \(9, 9, 9\).*s0: \(5.24, 4, 4\) nm; s1: \(10.48"):
+        open_array(path, voxel_size=(9, 9, 9))
+    with pytest.raises(ArrayError, match=r"s1 has voxels of \(10.48, 8, 8\) nm, but voxel_size \(9, 9, 9\)"):
+        open_array(f"{path}/s1", voxel_size=(9, 9, 9))
+    assert [name for name, _ in pyramid_levels(path)] == ["s0", "s1"]
+    assert pyramid_levels(f"{path}/s1") == []
     for spelling in (f"{path}/s1", f"{tmp_path}/v.zarr:raw/s1"):
         assert open_array(spelling).grid == coarse.grid
     assert open_array(tmp_path / "v.zarr", dataset="raw/s1").grid == coarse.grid
@@ -475,14 +480,6 @@ def test_a_level_that_is_missing(tmp_path: Path) -> None:
     (tmp_path / "v.zarr/s0/.zarray").unlink()
     with pytest.raises(ArrayNotFoundError, match="names its level 's0'"):
         open_array(tmp_path / "v.zarr")
-
-
-def test_n5_is_said_not_to_be_read(tmp_path: Path) -> None:
-    """zarr-python would take it for an empty group."""
-    (tmp_path / "v.n5/raw").mkdir(parents=True)
-    (tmp_path / "v.n5/raw/attributes.json").write_text('{"dimensions": [4, 4, 4]}')
-    with pytest.raises(ArrayError, match="N5"):
-        open_array(tmp_path / "v.n5/raw")
 
 
 def test_reading_is_one_request_without_a_new_handle(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

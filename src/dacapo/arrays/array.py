@@ -9,8 +9,9 @@ from collections.abc import Callable, Mapping, Sequence
 from typing import Any, Protocol
 
 import numpy as np
-from numpy.typing import DTypeLike
+from numpy.typing import DTypeLike, NDArray
 
+from dacapo.arrays.views import Mapped, Selected, Window
 from dacapo.errors import ArrayError, GeometryError
 from dacapo.geometry import Coordinate, Grid, Roi
 
@@ -263,7 +264,7 @@ class Array:
 
     def map(self, function: Callable[[np.ndarray], np.ndarray], dtype: DTypeLike) -> Array:
         """This array with `function` applied to what is read; elementwise, result of type `dtype`. Read-only."""
-        return Array(_Mapped(self._source, function, np.dtype(dtype)), self._grid, self._axis_names, self._attributes)
+        return Array(Mapped(self._source, function, np.dtype(dtype)), self._grid, self._axis_names, self._attributes)
 
     def crop(self, roi: Roi) -> Array:
         """The part of this array in `roi` (voxels, inside), with its voxel 0 at the roi's begin. Read-only."""
@@ -274,7 +275,7 @@ class Array:
                 f"{tuple(self._spatial_shape)} voxels: nothing to crop."
             )
         window = self._channel_slices + tuple(map(slice, begin, end))
-        return Array(_Window(self._source, window), self._grid.at(begin), self._axis_names, self._attributes)
+        return Array(Window(self._source, window), self._grid.at(begin), self._axis_names, self._attributes)
 
     def select_channels(self, channels: Sequence[int]) -> Array:
         """This array with only `channels` (indices) of its first channel axis, in that order. Read-only."""
@@ -282,7 +283,7 @@ class Array:
             raise ArrayError(f"{self._name()} has no channel axis to select channels {list(channels)} from.")
         if not channels or not all(0 <= c < self.shape[0] for c in channels):
             raise ArrayError(f"channels is {list(channels)}, expected indices from 0 to {self.shape[0] - 1}.")
-        return Array(_Selected(self._source, tuple(channels)), self._grid, self._axis_names, self._attributes)
+        return Array(Selected(self._source, tuple(channels)), self._grid, self._axis_names, self._attributes)
 
     def with_grid(self, grid: Grid) -> Array:
         """The same voxels on another grid: for files that do not say, or say wrongly, how large a voxel is."""
@@ -403,9 +404,14 @@ def dequantised(array: Array) -> Array:
     """
     if array.dtype != np.uint8 or "value_range" not in array.attributes:
         return array
-    low, high = (float(bound) for bound in array.attributes["value_range"])
-    table = np.linspace(low, high, 256, dtype=np.float64).astype(np.float32)
-    return array.map(lambda values: table[values], np.float32)
+    value_range = array.attributes["value_range"]
+    return array.map(lambda values: real_values(values, value_range), np.float32)
+
+
+def real_values(stored: NDArray[np.uint8], value_range: Sequence[float]) -> NDArray[np.float32]:
+    """What stored predictions stand for: 0 is the low end of the range, 255 the high one."""
+    low, high = (float(bound) for bound in value_range)
+    return np.linspace(low, high, 256, dtype=np.float64).astype(np.float32)[stored]
 
 
 def default_axis_names(ndim: int, grid: Grid) -> tuple[str, ...]:
@@ -414,26 +420,6 @@ def default_axis_names(ndim: int, grid: Grid) -> tuple[str, ...]:
     if extra < 0:
         raise ArrayError(f"An array of {ndim} axes has no room for the {grid.dims} spatial axes {grid.axes}.")
     return (("c^",) if extra == 1 else tuple(f"c{i}^" for i in range(extra))) + grid.axes
-
-
-class Transposed:
-    """A source with its axes in another order: axis i is the inner source's axis `order[i]`."""
-
-    def __init__(self, inner: Source, order: Sequence[int]) -> None:
-        self._inner = inner
-        self._order = tuple(order)
-        self._back = tuple(int(axis) for axis in np.argsort(self._order))
-        self.shape = tuple(inner.shape[axis] for axis in self._order)
-        self.dtype = inner.dtype
-        self.chunk_shape = None if inner.chunk_shape is None else tuple(inner.chunk_shape[axis] for axis in self._order)
-        self.is_writeable = inner.is_writeable
-        self.path = inner.path
-
-    def read(self, slices: Slices) -> np.ndarray:
-        return self._inner.read(tuple(slices[axis] for axis in self._back)).transpose(self._order)
-
-    def write(self, slices: Slices, data: np.ndarray) -> None:
-        self._inner.write(tuple(slices[axis] for axis in self._back), data.transpose(self._back))
 
 
 class _InMemory:
@@ -451,62 +437,6 @@ class _InMemory:
 
     def write(self, slices: Slices, data: np.ndarray) -> None:
         self._data[slices] = data
-
-
-class _ReadOnly:
-    """A view of another source; without a path, because opening that would not give the view."""
-
-    is_writeable = False
-    path = None
-
-    def __init__(self, inner: Source, shape: tuple[int, ...], dtype: np.dtype[Any]) -> None:
-        self._inner = inner
-        self.shape = shape
-        self.dtype = dtype
-        self.chunk_shape = inner.chunk_shape
-
-    def write(self, slices: Slices, data: np.ndarray) -> None:
-        raise ArrayError("A view of an array is read-only.")
-
-
-class _Mapped(_ReadOnly):
-    def __init__(self, inner: Source, function: Callable[[np.ndarray], np.ndarray], dtype: np.dtype[Any]) -> None:
-        super().__init__(inner, tuple(inner.shape), dtype)
-        self._function = function
-
-    def read(self, slices: Slices) -> np.ndarray:
-        values = self._inner.read(slices)
-        mapped = self._function(values)
-        if mapped.shape != values.shape:
-            raise ArrayError(f"A mapped function made {mapped.shape} of {values.shape}; it must work elementwise.")
-        return mapped.astype(self.dtype, copy=False)
-
-
-class _Window(_ReadOnly):
-    def __init__(self, inner: Source, window: Slices) -> None:
-        super().__init__(inner, tuple(part.stop - part.start for part in window), inner.dtype)
-        self._start = tuple(part.start for part in window)
-
-    def read(self, slices: Slices) -> np.ndarray:
-        moved = (slice(part.start + lo, part.stop + lo) for part, lo in zip(slices, self._start, strict=True))
-        return self._inner.read(tuple(moved))
-
-
-class _Selected(_ReadOnly):
-    def __init__(self, inner: Source, channels: tuple[int, ...]) -> None:
-        super().__init__(inner, (len(channels), *inner.shape[1:]), inner.dtype)
-        self._channels = channels
-
-    def read(self, slices: Slices) -> np.ndarray:
-        wanted = self._channels[slices[0]]
-        if not wanted:
-            return self._inner.read((slice(0, 0), *slices[1:]))
-        low, high = min(wanted), max(wanted) + 1
-        if wanted == tuple(range(low, high)):
-            return self._inner.read((slice(low, high), *slices[1:]))
-        if high - low <= 2 * len(wanted):
-            return self._inner.read((slice(low, high), *slices[1:]))[[c - low for c in wanted]]
-        return np.concatenate([self._inner.read((slice(c, c + 1), *slices[1:])) for c in wanted])
 
 
 def _reflect(begin: int, end: int, size: int) -> np.ndarray:

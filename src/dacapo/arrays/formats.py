@@ -5,6 +5,7 @@ The libraries of a format are imported when a file of it is opened.
 
 from __future__ import annotations
 
+import math
 import os
 from collections.abc import Sequence
 from pathlib import Path
@@ -14,11 +15,20 @@ import numpy as np
 
 from dacapo.arrays.array import Array, Slices
 from dacapo.arrays.layout import from_attributes
-from dacapo.arrays.ome_zarr import create_array, missing_in_zarr, open_zarr
+from dacapo.arrays.n5 import is_n5, n5_attributes, n5_levels, open_n5
+from dacapo.arrays.ome_zarr import (
+    create_array,
+    has_voxel_size,
+    missing_in_zarr,
+    open_zarr,
+    shown_size,
+    zarr_levels,
+)
 from dacapo.arrays.paths import HDF5_SUFFIXES, TIFF_SUFFIXES, missing, some, split_path
 from dacapo.arrays.tiff import open_tiff
+from dacapo.arrays.zarr_nodes import read_node
 from dacapo.errors import ArrayError, ArrayNotFoundError, StoreError
-from dacapo.geometry import Roi
+from dacapo.geometry import Grid, Roi
 
 _BLOCK_BYTES = 2**26
 
@@ -32,12 +42,11 @@ def open_array(
     ----------
     path : str or Path
         ``volume.zarr/raw`` or ``volume.zarr:raw`` (zarr v2 or v3: an array, an OME-Zarr image, or
-        a level of one), ``file.h5:volumes/raw`` (HDF5), or ``image.tif``.
+        a level of one), ``volume.n5/raw`` (likewise), ``file.h5:volumes/raw`` (HDF5), or ``image.tif``.
     voxel_size : sequence of float, optional
-        Which level of an OME-Zarr image: the one of this voxel size in nanometres, to 0.1 %. If
-        there is none, or by default, the finest.
+        Which level of a pyramid: the one of this voxel size in nanometres, to 0.1 %. The finest by default.
     mode : "r" or "r+"
-        "r+" to write, into zarr only.
+        "r+" to write, into zarr and N5 only.
     dataset : str, optional
         Path inside the file, instead of the part after the colon.
 
@@ -53,14 +62,38 @@ def open_array(
         If nothing is there (names the nearest existing parent and what it contains), or a group
         (lists the arrays in it).
     ArrayError
-        If the format is not known, the file damaged or not writeable.
+        If the format is not known, the file damaged or not writeable, or nothing there has `voxel_size`.
     """
     if mode not in ("r", "r+", "a"):
         raise ArrayError(f"mode is {mode!r}, expected 'r' to read or 'r+' to write; `create_array` makes new arrays.")
     try:
-        return _open(*split_path(path, dataset), voxel_size, "r" if mode == "r" else "r+")
+        array = _open(*split_path(path, dataset), voxel_size, "r" if mode == "r" else "r+")
     except PermissionError as error:
         raise StoreError(f"Cannot read {path}: {error.strerror}.") from error
+    if voxel_size is not None and not has_voxel_size(array.grid, voxel_size):
+        raise ArrayError(
+            f"{path} has voxels of {shown_size(array.grid)}, but voxel_size {tuple(voxel_size)} nm is asked for."
+        )
+    return array
+
+
+def pyramid_levels(path: str | Path, dataset: str | None = None) -> list[tuple[str, Grid]]:
+    """Path (below `path`) and grid of each level of the pyramid at `path`, finest first; none if it is no pyramid."""
+    container, inner = split_path(path, dataset)
+    folder = (container / inner).absolute()
+    levels = n5_levels(folder) if is_n5(folder) else zarr_levels(folder)
+    return sorted(levels, key=lambda level: math.prod(level[1].voxel_size))
+
+
+def stored_attributes(array: Array) -> dict[str, Any]:
+    """All attributes that a zarr or N5 file keeps at the array; none of other formats and views."""
+    folder = Path(array.path or "")
+    if array.path is None or not folder.is_dir():
+        return {}
+    if is_n5(folder):
+        return n5_attributes(folder)
+    node = read_node(folder)
+    return dict(node.attributes) if node is not None else {}
 
 
 def convert(source: Array, path: str | Path, **options: Any) -> Array:
@@ -98,8 +131,10 @@ def _open(container: Path, inner: str, voxel_size: Sequence[float] | None, mode:
         return open_hdf5(container, inner) if suffix in HDF5_SUFFIXES else open_tiff(container, inner)
     folder = (container / inner).absolute()
     if container.is_file():
-        known = ", ".join((".zarr", *HDF5_SUFFIXES, *TIFF_SUFFIXES))
+        known = ", ".join((".zarr", ".n5", *HDF5_SUFFIXES, *TIFF_SUFFIXES))
         raise ArrayError(f"{container} is a file of an unknown format, expected one of {known}.")
+    if is_n5(folder) or (suffix == ".n5" and not folder.exists()):
+        return open_n5(folder, voxel_size=voxel_size, mode=mode)
     if not folder.exists():
         raise missing_in_zarr(folder)
     return open_zarr(folder, voxel_size=voxel_size, mode=mode)

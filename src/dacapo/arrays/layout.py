@@ -11,7 +11,8 @@ from typing import Any
 
 import numpy as np
 
-from dacapo.arrays.array import Array, Source, Transposed
+from dacapo.arrays.array import Array, Source
+from dacapo.arrays.views import Transposed
 from dacapo.errors import ArrayError
 from dacapo.geometry import Grid, exact, unit_in_nanometres
 
@@ -97,6 +98,80 @@ def _grid(
     if translation is not None:
         return Grid.from_translation(in_unit(voxel_size), in_unit(translation), unit, names)
     return Grid(in_unit(voxel_size), () if offset is None else in_unit(offset), unit, tuple(names))
+
+
+def placed(
+    array: Array,
+    *,
+    axis_names: Sequence[str] | None = None,
+    voxel_size: Sequence[float] | None = None,
+    offset: Sequence[float] | None = None,
+    units: Sequence[str] | None = None,
+) -> Array:
+    """The same voxels where the caller says they are; what is left out stays as the file has it.
+
+    Parameters
+    ----------
+    array : Array
+        As it was opened.
+    axis_names : sequence of str, optional
+        One per axis in the order of the file (of N5 the slowest first); channel axes end in ``^``.
+    voxel_size, offset : sequence of float, optional
+        In the order of the spatial axes in `axis_names` if that is given, else of `array` (z, y, x).
+    units : sequence of str, optional
+        Of `voxel_size` and `offset`, one per spatial axis or one for all; nm by default.
+
+    Raises
+    ------
+    ArrayError
+        If they do not fit the array.
+    """
+    source, order = array._source, list(range(array.ndim))
+    if isinstance(source, Transposed):
+        source, order = source.inner, list(source.order)
+    grid, where = array.grid, array.path or "this array"
+    stored = [array.axis_names[order.index(axis)] for axis in range(array.ndim)]
+    names = stored if axis_names is None else [str(name) for name in axis_names]
+    before, spatial = ([name for name in some if not name.endswith("^")] for some in (stored, names))
+    if len(names) != array.ndim or len(set(names)) != len(names) or not spatial:
+        raise ArrayError(f"{where}: axis names {names} do not fit {array.ndim} axes: expected one name each.")
+    if len(spatial) != len(before) and voxel_size is None and grid.unit != "voxel":
+        raise ArrayError(
+            f"{where}: axis names {names} have {len(spatial)} spatial axes, but the file states {len(before)} voxel sizes."
+        )
+
+    def by_file(given: Sequence[float] | None, found: Sequence[float], name: str, otherwise: float) -> list[float]:
+        """Per spatial axis in the order of the file, in nanometres."""
+        if given is None:
+            kept = [found[grid.axes.index(axis)] for axis in before]
+            return kept if len(spatial) == len(before) else [otherwise] * len(spatial)
+        if len(given) != len(spatial):
+            raise ArrayError(
+                f"{where}: {name} is {list(given)}, expected {len(spatial)} numbers, one per spatial axis."
+            )
+        in_order = spatial if axis_names is not None else grid.axes
+        factors = _factors(units, len(spatial), where)
+        in_nm = [float(exact(float(v)) * f) for v, f in zip(given, factors, strict=True)]
+        return [in_nm[in_order.index(axis)] for axis in spatial]
+
+    unit = grid.unit if voxel_size is None else "nm"
+    return arranged(
+        source,
+        names,
+        by_file(voxel_size, grid.voxel_size, "voxel_size", 1.0),
+        offset=by_file(offset, grid.offset, "offset", 0.0),
+        units=[unit] * len(spatial),
+        attributes=array.attributes,
+    )
+
+
+def _factors(units: Sequence[str] | None, count: int, where: str) -> list[Fraction]:
+    given = list(units or ["nm"])
+    given = given * count if len(given) == 1 else given
+    factors = [unit_in_nanometres(unit) for unit in given]
+    if len(given) != count or None in factors:
+        raise ArrayError(f"{where}: units {given} are not {count} units of length, such as nm or um.")
+    return [factor for factor in factors if factor is not None]
 
 
 def from_attributes(

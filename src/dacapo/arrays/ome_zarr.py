@@ -48,13 +48,11 @@ def open_zarr(path: Path, *, voxel_size: Sequence[float] | None = None, mode: st
         return _open_node(node, mode)
     if node is not None and node.multiscales:
         image = node.multiscales[0]
-        level = image["datasets"][_fitting_level(image, voxel_size, str(path))]["path"]
+        level = fitting_level(level_grids(image, str(path)), voxel_size, str(path))
         array = read_node(path / level)
         if array is None or not array.is_array:
             raise ArrayNotFoundError(f"{path} names its level {level!r}, but there is no zarr array in {path / level}.")
         return _open_node(array, mode)
-    if (path / "attributes.json").exists():
-        raise ArrayError(f"{path} is N5, which cannot be opened yet. Convert it to OME-Zarr.")
     inside = arrays_below(path)
     if node is None and not inside:
         raise ArrayNotFoundError(f"{path} is no zarr array or group: it contains {_listing(path)}.")
@@ -174,19 +172,43 @@ def _open_node(node: Node, mode: str) -> Array:
     return from_attributes(source, node.attributes, str(node.path), storage.names)
 
 
-def _fitting_level(image: Mapping[str, Any], voxel_size: Sequence[float] | None, where: str) -> int:
-    """Index of the level that has `voxel_size` to 0.1 %, else of the finest."""
-    sizes = []
-    for i in range(len(image["datasets"])):
-        names, scale, _, units = placement(image, i, None, where)
-        sizes.append(arrangement(names, scale, units=units)[1].voxel_size)
-    wanted = tuple(float(size) for size in voxel_size or ())
-    for i, size in enumerate(sizes):
-        if len(size) == len(wanted) and all(
-            abs(a - b) <= RATIO_TOLERANCE * a for a, b in zip(size, wanted, strict=True)
-        ):
-            return i
-    return min(range(len(sizes)), key=lambda i: math.prod(sizes[i]))
+def zarr_levels(path: Path) -> list[tuple[str, Grid]]:
+    """Path and grid of each level of the OME-Zarr image in folder `path`; none if it is no such group."""
+    node = read_node(path)
+    return level_grids(node.multiscales[0], str(path)) if node is not None and node.multiscales else []
+
+
+def level_grids(image: Mapping[str, Any], where: str) -> list[tuple[str, Grid]]:
+    """Path and grid of each level of one entry of ``multiscales``, in its order."""
+    found = []
+    for i, dataset in enumerate(image["datasets"]):
+        names, scale, translation, units = placement(image, i, None, where)
+        grid = arrangement(names, scale, translation=translation, units=units)[1]
+        found.append((str(dataset["path"]).strip("/"), grid))
+    return found
+
+
+def fitting_level(levels: Sequence[tuple[str, Grid]], voxel_size: Sequence[float] | None, where: str) -> str:
+    """Path of the level that has `voxel_size` (to 0.1 %), of the finest if None; ArrayError lists the sizes."""
+    if voxel_size is None:
+        return min(levels, key=lambda level: math.prod(level[1].voxel_size))[0]
+    for path, grid in levels:
+        if has_voxel_size(grid, voxel_size):
+            return path
+    sizes = "; ".join(f"{path}: {shown_size(grid)}" for path, grid in levels)
+    raise ArrayError(f"{where} has no level with voxel_size {tuple(voxel_size)} nm. Its levels are {sizes}.")
+
+
+def has_voxel_size(grid: Grid, voxel_size: Sequence[float]) -> bool:
+    """Whether the voxels are of that size, to 0.1 %."""
+    return len(grid.voxel_size) == len(voxel_size) and all(
+        abs(a - b) <= RATIO_TOLERANCE * a for a, b in zip(grid.voxel_size, voxel_size, strict=True)
+    )
+
+
+def shown_size(grid: Grid) -> str:
+    """As a message shows a voxel size."""
+    return f"({', '.join(f'{size:g}' for size in grid.voxel_size)}) {grid.unit}"
 
 
 def _listing(path: Path) -> str:

@@ -1,4 +1,4 @@
-"""Voxels of zarr v2 and v3 arrays through tensorstore, opened at the first read or write.
+"""Voxels of zarr v2, v3 and N5 arrays through tensorstore, opened at the first read or write.
 
 Imports errors and numpy; tensorstore inside functions. Tensorstore does not survive `fork`: an
 `Array` may be opened before a fork (only JSON is read then) as long as its first voxel is read after.
@@ -17,15 +17,16 @@ from dacapo.errors import StoreError
 
 
 class TensorStoreSource:
-    """One zarr array on a file system.
+    """One zarr or N5 array on a file system.
 
     Parameters
     ----------
     path : str
         Folder of the array.
-    driver : "zarr" or "zarr3"
+    driver : "zarr", "zarr3" or "n5"
     shape, dtype, chunk_shape
-        As the array's metadata say; `chunk_shape` is the shard if there are shards.
+        As the array's metadata say; `chunk_shape` is the shard if there are shards. Of N5, whose metadata
+        list the fastest axis first, the slowest first.
     is_writeable : bool
     """
 
@@ -66,12 +67,13 @@ class TensorStoreSource:
         if self._handle is None:
             import tensorstore
 
-            self._handle = tensorstore.open(
+            handle = tensorstore.open(
                 {"driver": self.driver, "kvstore": {"driver": "file", "path": self.path}},
                 read=True,
                 write=self.is_writeable,
                 context=_context(),
             ).result()
+            self._handle = handle.T if self.driver == "n5" else handle
         return self._handle
 
 

@@ -2,15 +2,22 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+import logging
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
+from functools import cached_property
+from pathlib import Path
+from typing import Any
 
 import torch
 from torch import Tensor, nn
 from torch.func import functional_call
 
 from dacapo.experiments.architectures.architecture import Architecture, initialize_convolutions
+from dacapo.errors import ConfigError
 from dacapo.geometry import Coordinate
+
+logger = logging.getLogger(__name__)
 
 
 class Model(nn.Module):
@@ -106,7 +113,36 @@ class Model(nn.Module):
             channels = _channels_of_pointwise(self.prediction_head, width, len(features))
             if channels is not None:
                 return channels, features
-            return _measure(self.prediction_head, width, features)
+            try:
+                return _measure(self.prediction_head, width, features)
+            except RuntimeError:
+                raise ConfigError(
+                    f"input_shape: {tuple(input_shape)} leaves {tuple(features)} voxels of features, too few for the "
+                    f"head: give a larger one, or the task a smaller kernel_size"
+                ) from None
+
+    @cached_property
+    def head_context(self) -> Coordinate:
+        """Voxels of features on each side of a prediction that the head takes: what it shrinks its input by, halved.
+
+        Raises
+        ------
+        ConfigError
+            If the head does not take the same from inputs of every size, so that predictions of parts do not meet.
+        """
+        width, dims = self.architecture.num_out_channels, self.architecture.dims
+        with _evaluating(self), torch.no_grad():
+            if _channels_of_pointwise(self.prediction_head, width, dims) is not None:
+                return Coordinate((0,) * dims)
+            sizes = (64, 66)
+            small, large = (_measure(self.prediction_head, width, (size,) * dims)[1] for size in sizes)
+        taken = [sizes[0] - made for made in small]
+        if large - small != Coordinate((2,) * dims) or any(t < 0 or t % 2 for t in taken):
+            raise ConfigError(
+                f"cannot predict in blocks: the head turns {sizes[0]} voxels into {tuple(small)}, {sizes[1]} into "
+                f"{tuple(large)}"
+            )
+        return Coordinate(t // 2 for t in taken)
 
     @property
     def scale_factor(self) -> tuple[float, ...]:
@@ -125,6 +161,66 @@ class Model(nn.Module):
         """
         _require_coordinate("voxel_size", voxel_size)
         return self.architecture.scale(voxel_size)
+
+
+class LeadingSigmoid(nn.Module):
+    """The sigmoid of the first `channels` channels; the others stay as they are."""
+
+    def __init__(self, channels: int) -> None:
+        super().__init__()
+        self.channels = channels
+
+    def forward(self, x: Tensor) -> Tensor:
+        return torch.cat([x[:, : self.channels].sigmoid(), x[:, self.channels :]], dim=1)
+
+
+def read_checkpoint(path: Path) -> dict[str, Any]:
+    """What a checkpoint file holds: `model` and, where the training can go on, `optimizer`; on the CPU.
+
+    Only tensors and numbers are loaded, whatever the file says.
+
+    Raises
+    ------
+    ConfigError
+        If there is no such file, or it is no checkpoint.
+    """
+    import pickle
+
+    try:
+        content = torch.load(path, map_location="cpu", weights_only=True)
+    except FileNotFoundError:
+        raise ConfigError(f"{path}: no such file") from None
+    except (RuntimeError, EOFError, pickle.UnpicklingError, KeyError, AttributeError, OSError) as error:
+        raise ConfigError(f"cannot read {path} as weights: {(str(error).splitlines() or ['?'])[0]}") from error
+    if not isinstance(content, dict) or not isinstance(content.get("model"), dict):
+        raise ConfigError(f"{path} is no checkpoint of a run: it has no entry 'model'")
+    return content
+
+
+def load_fitting(model: Model, state: Mapping[str, Tensor], source: str) -> None:
+    """Load what `state` has for a model; what it lacks stays as it was drawn, and is logged with what is left over.
+
+    Raises
+    ------
+    ConfigError
+        If something of the same name has another shape, or no name is known; `source` leads the message.
+    """
+    own = model.state_dict()
+    known = {name: tensor for name, tensor in state.items() if name in own}
+    wrong = [
+        f"{name} is {tuple(tensor.shape)}, the network has {tuple(own[name].shape)}"
+        for name, tensor in known.items()
+        if tensor.shape != own[name].shape
+    ]
+    if wrong:
+        more = f" (and {len(wrong) - 1} more)" if len(wrong) > 1 else ""
+        raise ConfigError(f"{source}: these weights are of another network: {wrong[0]}{more}")
+    if not known:
+        raise ConfigError(f"{source}: these weights are of another network: none of their names is in it")
+    model.load_state_dict(known, strict=False)
+    for what, names in (("not in the file, drawn at random", own.keys() - known), ("not used", state.keys() - known)):
+        if names:
+            logger.warning("%s: %s: %s", source, what, ", ".join(sorted(names)))
 
 
 def _require_coordinate(name: str, value: object) -> None:

@@ -15,10 +15,11 @@ from typing import TYPE_CHECKING, Any, ClassVar, Literal, NamedTuple
 
 from pydantic import Field, model_validator
 
-from dacapo.config import Config
-from dacapo.errors import ConfigError
+from dacapo.config import Config, short_name
+from dacapo.errors import ConfigError, DataError
 from dacapo.experiments.architectures import ArchitectureConfig
 from dacapo.experiments.datasplits import DataSplit, DataSplitConfig
+from dacapo.experiments.datasplits.datasets.datasets import slabs
 from dacapo.experiments.scores import ValidationIterationScores, ValidationScores
 from dacapo.experiments.starts import StartConfig
 from dacapo.experiments.stats import TrainingStats
@@ -212,16 +213,20 @@ class RunConfig(Config):
                 f"{made.voxel_size} from raw of {dataset.raw.voxel_size}: give the gt level that matches, or change "
                 f"upsample_factors"
             )
+        if self.task is None:
+            return
         channels = math.prod(dataset.gt.shape[: dataset.gt.channel_dims])
-        wanted = getattr(self.task_config, "channels", None)
-        allowed = {1, len(wanted)} if wanted else {1}
-        if channels not in allowed:
-            names = (
-                f"the task has {len(wanted)} ({', '.join(wanted)})"
-                if wanted
-                else "the task takes labels without channels"
-            )
-            raise ConfigError(f"{dataset.name}: gt has {channels} channels, {names}")
+        allowed, what = self.task.predictor.gt_channels, f"the {_kind(self.task_config)} task"
+        if allowed is not None and channels not in allowed:
+            expected = " or ".join(str(n) for n in sorted(set(allowed)))
+            named = f" ({', '.join(self.task.classes)})" if len(self.task.classes) > 1 else ""
+            raise ConfigError(f"{dataset.name}: gt has {channels} channels, {what} takes {expected}{named}")
+        if self.task.predictor.checks_labels:
+            for roi in slabs(dataset.gt):
+                try:
+                    self.task.predictor.check_labels(dataset.gt.read(roi), dataset.read_valid(roi))
+                except DataError as error:
+                    raise DataError(f"{dataset.name}: gt does not fit {what}: {error}") from None
 
     def data_loader(self, start: int = 0, stop: int | None = None) -> Iterator[dict[str, torch.Tensor]]:
         """Batches of iterations `start` to `stop`; the same whatever came before."""
@@ -338,9 +343,13 @@ class RunConfig(Config):
 
     def relative_to(self, folder: Path) -> RunConfig:
         """The same run with relative file names resolved against `folder`."""
-        if self.datasplit_config is None:
-            return self
-        return RunConfig.from_dict(self.to_dict() | {"datasplit_config": self.datasplit_config.relative_to(folder)})
+        parts = {"task_config": self.task_config, "datasplit_config": self.datasplit_config}
+        found = {name: part.relative_to(folder) for name, part in parts.items() if part is not None}
+        return RunConfig.from_dict(self.to_dict() | found) if found else self
+
+
+def _kind(task: TaskConfig | None) -> str:
+    return short_name(type(task)).replace("_", " ") if task is not None else ""
 
 
 def has_bfloat16(device: torch.device) -> bool:

@@ -1,4 +1,4 @@
-"""Affinities of voxel pairs, and weights that balance two classes. Imports checks."""
+"""Affinities of voxel pairs, and weights that balance classes. Imports checks."""
 
 from __future__ import annotations
 
@@ -92,8 +92,7 @@ def balance_weights(
     """
     target, valid = np.asarray(target), np.asarray(valid, bool)
     check_same_shape(valid.shape, target.shape, "valid")
-    if not 0 < clipmin <= clipmax < 1:
-        raise GeometryError(f"fractions are clipped to [{clipmin}, {clipmax}], expected 0 < clipmin <= clipmax < 1")
+    _check_clips(clipmin, clipmax)
     weights = np.empty(target.shape, np.float32)
     for ones, counted, out in zip(target, valid, weights, strict=True):
         ones = ones if ones.dtype == bool else ones != 0
@@ -104,3 +103,36 @@ def balance_weights(
         out += of_zeros
         out *= counted
     return weights
+
+
+def balance_classes(
+    ids: NDArray[np.integer],
+    valid: NDArray[np.bool_],
+    num_classes: int,
+    *,
+    clipmin: float = 0.05,
+    clipmax: float = 0.95,
+) -> NDArray[np.float32]:
+    """Weights with which all of several classes count the same.
+
+    A class that fills a fraction f of the valid voxels weighs 1 / (num_classes * f), with f clipped to
+    [clipmin, clipmax]; a voxel that is not valid weighs 0.
+
+    Parameters
+    ----------
+    ids, valid : (*spatial)
+        0 to num_classes - 1; bool.
+
+    Returns
+    -------
+    (*spatial) float32
+    """
+    _check_clips(clipmin, clipmax)
+    count = np.bincount(ids[valid], minlength=num_classes)
+    share = np.clip(count / max(1, count.sum()), clipmin, clipmax)
+    return np.where(valid, (1 / (num_classes * share)).astype(np.float32)[ids], np.float32(0))
+
+
+def _check_clips(clipmin: float, clipmax: float) -> None:
+    if not 0 < clipmin <= clipmax < 1:
+        raise GeometryError(f"fractions are clipped to [{clipmin}, {clipmax}], expected 0 < clipmin <= clipmax < 1")

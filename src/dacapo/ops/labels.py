@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import numpy as np
 from numpy.typing import NDArray
 
@@ -12,9 +14,74 @@ _CONNECTIVITIES = {2: {1: 4, 2: 8}, 3: {1: 6, 2: 18, 3: 26}}
 """By number of axes, then by along how many axes at once two neighbours may differ."""
 
 
-def threshold(prediction: np.ndarray, threshold: float) -> NDArray[np.uint8]:
-    """1 where the prediction exceeds the threshold, else (also for NaN) 0; any shape."""
-    return (prediction > threshold).view(np.uint8)
+def threshold(prediction: np.ndarray, threshold: float, first_channel: int = 0) -> NDArray[np.uint8]:
+    """1 where the prediction exceeds the threshold, else (also for NaN) 0; any shape, less the channels before the first."""
+    return (prediction[first_channel:] > threshold).view(np.uint8)
+
+
+def argmax(prediction: np.ndarray) -> NDArray[np.uint8] | NDArray[np.uint16]:
+    """The channel with the highest value, the first of several: (C, *spatial) to (*spatial), uint16 beyond 256 channels."""
+    return np.argmax(prediction, axis=0).astype(class_dtype(len(prediction)))
+
+
+def class_dtype(num_classes: int) -> np.dtype[np.uint8] | np.dtype[np.uint16]:
+    """The smallest type that holds the ids of so many classes."""
+    return np.dtype(np.uint8) if num_classes <= 256 else np.dtype(np.uint16)
+
+
+def detect(prediction: np.ndarray, threshold: float, min_size: int) -> NDArray[np.uint64]:
+    """Connected objects of at least `min_size` voxels where any channel exceeds the threshold: (C, *spatial) to (*spatial)."""
+    return filter_small(connected_components((prediction > threshold).any(0)), min_size).astype(np.uint64)
+
+
+def class_ids(
+    labels: NDArray[np.integer], valid: NDArray[np.bool_], classes: Sequence[str]
+) -> tuple[NDArray[np.intp], NDArray[np.bool_]]:
+    """The class of each voxel, of classes that exclude each other.
+
+    Parameters
+    ----------
+    labels : (C, *spatial) whole numbers
+        C = 1: ids of classes, 0 is the first. C = number of classes: not 0 in the channel of the voxel's class.
+    valid : (M, *spatial) bool
+        Where the labels say something; M is 1 or C.
+    classes : sequence of str
+        Their names.
+
+    Returns
+    -------
+    ids : (*spatial)
+        0 where no class is known.
+    known : (*spatial) bool
+        Where the labels are valid and name a class.
+
+    Raises
+    ------
+    DataError
+        If a valid voxel has an id that no class has, or several classes.
+    """
+    if len(labels) == 1:
+        known = valid.any(0)
+        ids = labels[0]
+        wrong = known & ((ids < 0) | (ids >= len(classes)))
+        if wrong.any():
+            found = np.unique(ids[wrong])
+            shown = ", ".join(str(i) for i in found[:8]) + (", ..." if len(found) > 8 else "")
+            raise DataError(
+                f"ids {shown} are none of the {len(classes)} classes (0 = {classes[0]} to {len(classes) - 1} = "
+                f"{classes[-1]}): name more classes, relabel them, or say which id is unlabelled"
+            )
+        return np.where(known, ids, 0).astype(np.intp), known
+    given = (labels != 0) & valid
+    count = given.sum(0)
+    if (count > 1).any():
+        place = np.unravel_index(int(np.argmax(count > 1)), count.shape)
+        both = " and ".join(name for name, one in zip(classes, given[(slice(None), *place)], strict=True) if one)
+        raise DataError(
+            f"a voxel is {both} at once: classes of a one-hot task exclude each other; use a distance or hot distance "
+            f"task for classes that overlap"
+        )
+    return given.argmax(0), count == 1
 
 
 def relabel_sequential(labels: NDArray[np.integer]) -> tuple[NDArray[np.integer], dict[int, int]]:

@@ -10,7 +10,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from dacapo.errors import StoreError, WeightsNotFoundError, did_you_mean
+from dacapo.errors import ConfigError, StoreError, WeightsNotFoundError, did_you_mean
 from dacapo.experiments.run_config import Weights
 
 if TYPE_CHECKING:
@@ -126,12 +126,10 @@ def _dataset_name(dataset: Any) -> str:
 
 def read_weights(path: Path) -> Weights:
     """A checkpoint file, on the CPU. Only tensors and numbers are loaded, whatever the file says."""
-    import pickle
-
-    import torch
+    from dacapo.experiments.model import read_checkpoint
 
     try:
-        content = torch.load(path, map_location="cpu", weights_only=True)
-        return Weights(content["model"], content.get("optimizer"))
-    except (RuntimeError, EOFError, pickle.UnpicklingError, KeyError, AttributeError, TypeError) as error:
-        raise StoreError(f"cannot read {path} as weights: {str(error).splitlines()[0]}") from error
+        content = read_checkpoint(path)
+    except ConfigError as error:
+        raise StoreError(str(error)) from error
+    return Weights(content["model"], content.get("optimizer"))

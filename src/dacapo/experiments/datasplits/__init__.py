@@ -5,6 +5,7 @@ from dacapo.experiments.datasplits.splits import (
     DataSplitConfig,
     DummyDataSplit,
     DummyDataSplitConfig,
+    SimpleDataSplitConfig,
     TrainValidateDataSplit,
     TrainValidateDataSplitConfig,
 )
@@ -14,6 +15,7 @@ __all__ = [
     "DataSplitConfig",
     "DummyDataSplit",
     "DummyDataSplitConfig",
+    "SimpleDataSplitConfig",
     "TrainValidateDataSplit",
     "TrainValidateDataSplitConfig",
 ]

@@ -49,3 +49,30 @@ class AffinitiesLoss(Loss):
             error = (prediction[:, n:].sigmoid() - target[:, n:]) ** 2
             loss = loss + self.lsds_to_affs_weight_ratio * weighted_mean(error, weight[:, n:])
         return loss
+
+
+class HotDistanceLoss(Loss):
+    """Binary cross entropy of the first half of the channels plus the squared error of the second."""
+
+    def compute(self, prediction: Tensor, target: Tensor, weight: Tensor) -> Tensor:
+        from torch.nn.functional import binary_cross_entropy_with_logits
+
+        n = prediction.shape[1] // 2
+        cross_entropy = binary_cross_entropy_with_logits(prediction[:, :n], target[:, :n], reduction="none")
+        error = (prediction[:, n:] - target[:, n:]) ** 2
+        return weighted_mean(cross_entropy, weight[:, :n]) + weighted_mean(error, weight[:, n:])
+
+
+class CrossEntropyLoss(Loss):
+    """Weighted cross entropy of logits with one-hot targets; a voxel weighs what the channel of its class does."""
+
+    def compute(self, prediction: Tensor, target: Tensor, weight: Tensor) -> Tensor:
+        cross_entropy = -(target * prediction.log_softmax(1)).sum(1)
+        return weighted_mean(cross_entropy, (target * weight).sum(1))
+
+
+class DummyLoss(Loss):
+    """Weighted mean absolute error."""
+
+    def compute(self, prediction: Tensor, target: Tensor, weight: Tensor) -> Tensor:
+        return weighted_mean((prediction - target).abs(), weight)

@@ -36,8 +36,9 @@ class PostProcessorParameters(Config):
     @property
     def folder(self) -> str:
         """A name for the output's folder, without characters that a file system or URL minds."""
-        shown = "_".join(f"{n}{_shown(getattr(self, n))}" for n in self.parameter_names[1:])
-        return f"{type(self).__name__.removesuffix('PostProcessorParameters').lower()}_{shown}".replace("/", "-")
+        shown = [f"{n}{_shown(getattr(self, n))}" for n in self.parameter_names[1:]]
+        name = type(self).__name__.removesuffix("PostProcessorParameters").lower()
+        return "_".join([name, *shown]).replace("/", "-")
 
 
 def _shown(value: Any) -> str:
@@ -66,7 +67,11 @@ class PostProcessor(ABC):
     def block_function(self, parameters: Any) -> tuple[str, dict[str, Any]]:
         """`module:function` and JSON parameters that segment one block of a prediction."""
 
-    block_context: Coordinate | None = None
+    @abstractmethod
+    def output(self, channels: int) -> tuple[int | None, str]:
+        """Channels (None: no channel axis) and data type of the segmentation of a prediction of so many channels."""
+
+    block_context: int | None = None
     """Voxels around a block that it wants to see; None: blocks are independent, nothing is stitched."""
 
 
@@ -78,22 +83,92 @@ class ThresholdPostProcessorParameters(PostProcessorParameters):
 
 
 class ThresholdPostProcessor(PostProcessor):
-    """Foreground where the prediction exceeds a threshold; uint8 0/1 with the prediction's channels."""
+    """Foreground where the prediction exceeds a threshold; uint8 0/1 with the prediction's channels, less those
+    before `first_channel`."""
 
-    def __init__(self, thresholds: Sequence[float] = (-0.3, -0.2, -0.1, 0.0, 0.1, 0.2, 0.3)) -> None:
+    def __init__(
+        self, thresholds: Sequence[float] = (-0.3, -0.2, -0.1, 0.0, 0.1, 0.2, 0.3), first_channel: int = 0
+    ) -> None:
         if not thresholds:
             raise ConfigError("thresholds: at least one is needed")
         self.thresholds = tuple(thresholds)
+        self.first_channel = first_channel
 
     def enumerate_parameters(self) -> Iterator[ThresholdPostProcessorParameters]:
         for i, threshold in enumerate(self.thresholds):
             yield ThresholdPostProcessorParameters(id=i, threshold=threshold)
 
+    def output(self, channels: int) -> tuple[int | None, str]:
+        return channels - self.first_channel, "uint8"
+
     def process(self, prediction: np.ndarray, parameters: ThresholdPostProcessorParameters) -> np.ndarray:
-        return (prediction > parameters.threshold).astype(np.uint8)
+        from dacapo.ops.labels import threshold
+
+        return threshold(prediction, **self.block_function(parameters)[1])
 
     def block_function(self, parameters: ThresholdPostProcessorParameters) -> tuple[str, dict[str, Any]]:
-        return "dacapo.ops.labels:threshold", {"threshold": parameters.threshold}
+        settings = {"threshold": parameters.threshold, "first_channel": self.first_channel}
+        return "dacapo.ops.labels:threshold", settings
+
+
+class ArgmaxPostProcessorParameters(PostProcessorParameters):
+    """The channel with the highest value: nothing to choose."""
+
+
+class ArgmaxPostProcessor(PostProcessor):
+    """The most likely class of each voxel, the first of equals; uint8 ids without a channel axis (uint16 beyond 256
+    classes)."""
+
+    def enumerate_parameters(self) -> Iterator[ArgmaxPostProcessorParameters]:
+        yield ArgmaxPostProcessorParameters(id=0)
+
+    def output(self, channels: int) -> tuple[int | None, str]:
+        from dacapo.ops.labels import class_dtype
+
+        return None, class_dtype(channels).name
+
+    def process(self, prediction: np.ndarray, parameters: ArgmaxPostProcessorParameters) -> np.ndarray:
+        from dacapo.ops.labels import argmax
+
+        return argmax(prediction)
+
+    def block_function(self, parameters: ArgmaxPostProcessorParameters) -> tuple[str, dict[str, Any]]:
+        return "dacapo.ops.labels:argmax", {}
+
+
+class DummyPostProcessorParameters(PostProcessorParameters):
+    """How large an object must be."""
+
+    min_size: int = 1
+    """Objects of fewer voxels are left out."""
+
+
+class DummyPostProcessor(PostProcessor):
+    """Connected objects where any embedding exceeds a threshold; uint64 instances."""
+
+    block_context = 8
+
+    def __init__(self, detection_threshold: float, min_sizes: Sequence[int] = tuple(range(1, 11))) -> None:
+        self.detection_threshold = detection_threshold
+        self.min_sizes = tuple(min_sizes)
+
+    def enumerate_parameters(self) -> Iterator[DummyPostProcessorParameters]:
+        for i, min_size in enumerate(self.min_sizes):
+            yield DummyPostProcessorParameters(id=i, min_size=min_size)
+
+    def output(self, channels: int) -> tuple[int | None, str]:
+        return None, "uint64"
+
+    def process(self, prediction: np.ndarray, parameters: DummyPostProcessorParameters) -> np.ndarray:
+        from dacapo.ops.labels import detect
+
+        return detect(prediction, **self.block_function(parameters)[1])
+
+    def block_function(self, parameters: DummyPostProcessorParameters) -> tuple[str, dict[str, Any]]:
+        return "dacapo.ops.labels:detect", {
+            "threshold": self.detection_threshold,
+            "min_size": parameters.min_size,
+        }
 
 
 class WatershedPostProcessorParameters(PostProcessorParameters):
@@ -119,11 +194,9 @@ class WatershedPostProcessor(PostProcessor):
     """Mutex watershed (Wolf et al., ECCV 2018) on affinities, then agglomeration by mean affinity.
 
     uint64 instances, 0 where nothing is left. Long offsets vote with a stride: their evidence is redundant,
-    and it costs most of the time.
+    and it costs most of the time. The stride is counted from a block's corner: blocks and contexts of whole
+    multiples look at the same pairs as the whole volume.
     """
-
-    long_stride = 2
-    """Counted from a block's corner: blocks and contexts of whole multiples look at the same pairs as the whole volume."""
 
     def __init__(
         self,
@@ -133,13 +206,18 @@ class WatershedPostProcessor(PostProcessor):
         links: Sequence[float] = (0.7, 1.0),
         min_size: int = 50,
         context: int = 32,
+        long_stride: int = 2,
     ) -> None:
         if not biases or not long_biases or not links:
             raise ConfigError("biases: at least one short and one long bias and one link are needed")
         self.neighborhood = [tuple(int(v) for v in n) for n in neighborhood]
         self.biases, self.long_biases, self.links = tuple(biases), tuple(long_biases), tuple(links)
         self.min_size = min_size
-        self.block_context = Coordinate((context,) * len(self.neighborhood[0]))
+        self.block_context: int = context
+        self.long_stride = long_stride
+
+    def output(self, channels: int) -> tuple[int | None, str]:
+        return None, "uint64"
 
     @property
     def has_long(self) -> bool:
@@ -148,9 +226,10 @@ class WatershedPostProcessor(PostProcessor):
     def enumerate_parameters(self) -> Iterator[WatershedPostProcessorParameters]:
         long: Sequence[float | None] = self.long_biases if self.has_long else (None,)
         # Links vary fastest: they share the watershed.
+        context = Coordinate((self.block_context,) * len(self.neighborhood[0]))
         for i, (short, far, link) in enumerate(itertools.product(self.biases, long, self.links)):
             yield WatershedPostProcessorParameters(
-                id=i, bias=short, bias_long=far, link=link, min_size=self.min_size, context=self.block_context
+                id=i, bias=short, bias_long=far, link=link, min_size=self.min_size, context=context
             )
 
     def process(self, prediction: np.ndarray, parameters: WatershedPostProcessorParameters) -> np.ndarray:

@@ -31,11 +31,18 @@ class Predictor(ABC):
 
     value_range: tuple[float, float] = (0.0, 1.0)
     """The lowest and highest value of a prediction, which uint8 storage maps to 0 and 255."""
+    checks_labels: bool = False
+    """Whether there is ground truth that `make_target` refuses, so that it is looked through before training."""
 
     @property
     @abstractmethod
     def channels(self) -> list[str]:
         """Name of each predicted channel."""
+
+    @property
+    def gt_channels(self) -> tuple[int, ...] | None:
+        """How many channels ground truth may have, labels without a channel axis counted as one; None: any number."""
+        return (1,)
 
     @abstractmethod
     def create_model(self, architecture: Architecture) -> Model:
@@ -61,6 +68,10 @@ class Predictor(ABC):
             Of the whole crop, context included: the caller cuts it off.
         """
 
+    def check_labels(self, gt: np.ndarray, valid: np.ndarray) -> None:
+        """DataError if `make_target` would refuse this ground truth ([C,] *spatial)."""
+        return None
+
     def context(self, grid: Grid) -> tuple[Coordinate, Coordinate]:
         """Voxels of ground truth needed (below, above) a crop for a target that is right up to its border."""
         zeros = Coordinate((0,) * grid.dims)
@@ -76,7 +87,8 @@ class Predictor(ABC):
     def create_weight(
         self, gt: Array, target: Array, mask: Array | None = None, moving_class_counts: Any = None
     ) -> tuple[Array, Any]:
-        """Weights of a crop alone: a sample never depends on those before it, so no counts move."""
+        """Weights of a crop alone: a sample never depends on those before it, so `moving_class_counts` comes back as
+        it was."""
         from dacapo.arrays import from_numpy
 
         labels = gt.read()
@@ -86,12 +98,13 @@ class Predictor(ABC):
         return from_numpy(weight, gt.grid, axis_names=("c^", *gt.grid.axes)), moving_class_counts
 
 
-def conv_head(architecture: Architecture, channels: int) -> torch.nn.Module:
-    """A 1x1(x1) convolution from the architecture's features to `channels`."""
+def conv_head(architecture: Architecture, channels: int, kernel_size: int = 1) -> torch.nn.Module:
+    """A convolution from the architecture's features to `channels`, not padded: it takes kernel_size // 2 voxels off
+    every side."""
     import torch
 
     conv = {2: torch.nn.Conv2d, 3: torch.nn.Conv3d}[architecture.dims]
-    return conv(architecture.num_out_channels, channels, kernel_size=1)
+    return conv(architecture.num_out_channels, channels, kernel_size=kernel_size)
 
 
 class AffinitiesPredictor(Predictor):
@@ -179,16 +192,63 @@ class AffinitiesPredictor(Predictor):
         return np.concatenate([target, described]), np.concatenate([weight, lsd_weight])
 
 
+class _Distances:
+    """Distances to the boundaries of classes as targets. Ground truth is either labels, of which every class sees
+    `label > 0`, or one binary or label channel per class."""
+
+    epsilon = 0.05
+    threshold = 0.8
+
+    def __init__(self, names: Sequence[str], scale_factor: float, mask_distances: bool) -> None:
+        self.names = list(names)
+        self.scale_factor = float(scale_factor)
+        self.mask_distances = mask_distances
+
+    @property
+    def gt_channels(self) -> tuple[int, ...]:
+        return tuple({1, len(self.names)})
+
+    def context(self, grid: Grid) -> tuple[Coordinate, Coordinate]:
+        """As far as the squashed distance still changes: tanh saturates at about two scales."""
+        reach = Coordinate(int(np.ceil(2 * self.scale_factor / v)) for v in grid.voxel_size)
+        return reach, reach
+
+    def labels(self, gt: np.ndarray, grid: Grid) -> np.ndarray:
+        """Ground truth as one channel per class."""
+        labels = gt.reshape(-1, *gt.shape[-grid.dims :])
+        return np.broadcast_to(labels, (len(self.names), *labels.shape[1:])) if len(labels) == 1 else labels
+
+    def squashed(self, labels: np.ndarray, valid: np.ndarray, grid: Grid) -> np.ndarray:
+        """tanh(distance / scale_factor) to the nearest boundary, positive inside. What is unknown has no boundary."""
+        from dacapo.ops.distances import signed_distance
+
+        known = np.broadcast_to(valid, labels.shape)
+        distance = np.stack(
+            [signed_distance(x, grid.voxel_size, mask=None if k.all() else k) for x, k in zip(labels, known, strict=True)]
+        )
+        return np.tanh(distance / np.float32(self.scale_factor), dtype=np.float32)
+
+    def trusted(self, squashed: np.ndarray, valid: np.ndarray, grid: Grid) -> np.ndarray:
+        """Where the target is known: with `mask_distances`, valid voxels that no boundary beyond what is known could
+        be nearer to than the target says."""
+        known = np.broadcast_to(valid, squashed.shape)
+        if not self.mask_distances:
+            return known
+        from dacapo.ops.distances import border_distance
+
+        border = np.stack([border_distance(channel, grid.voxel_size) for channel in valid])
+        border = np.tanh(border / np.float32(self.scale_factor))
+        return known & (np.clip(np.abs(squashed) + self.epsilon, 0, self.threshold) < border)
+
+
 class DistancePredictor(Predictor):
     """Signed distance to the nearest boundary, squashed: tanh(distance / scale_factor), positive inside.
 
     One channel per class. Ground truth is either labels (every class sees `label > 0`) or one binary
-    or label channel per class.
+    or label channel per class. Both sides of the boundary weigh the same in every sample.
     """
 
     value_range = (-1.0, 1.0)
-    threshold = 0.8
-    epsilon = 0.05
 
     def __init__(
         self,
@@ -198,44 +258,204 @@ class DistancePredictor(Predictor):
         clipmin: float = 0.05,
         clipmax: float = 0.95,
     ) -> None:
-        self._channels = list(channels)
-        self.scale_factor = float(scale_factor)
-        self.mask_distances = mask_distances
+        self.distances = _Distances(channels, scale_factor, mask_distances)
         self.clip = (clipmin, clipmax)
 
     @property
     def channels(self) -> list[str]:
-        return list(self._channels)
+        return list(self.distances.names)
+
+    @property
+    def gt_channels(self) -> tuple[int, ...]:
+        return self.distances.gt_channels
 
     def create_model(self, architecture: Architecture) -> Model:
         from dacapo.experiments.model import Model
 
-        return Model(architecture, conv_head(architecture, len(self._channels)))
+        return Model(architecture, conv_head(architecture, len(self.channels)))
 
     def context(self, grid: Grid) -> tuple[Coordinate, Coordinate]:
-        """As far as the squashed distance still changes: tanh saturates at about two scales."""
-        reach = Coordinate(int(np.ceil(2 * self.scale_factor / v)) for v in grid.voxel_size)
-        return reach, reach
+        return self.distances.context(grid)
 
     def make_target(self, gt: np.ndarray, valid: np.ndarray, grid: Grid) -> tuple[np.ndarray, np.ndarray]:
         from dacapo.ops.affinities import balance_weights
-        from dacapo.ops.distances import signed_distance
 
-        labels = gt.reshape(-1, *gt.shape[-grid.dims :])
-        if len(labels) == 1 and len(self._channels) > 1:
-            labels = np.broadcast_to(labels, (len(self._channels), *labels.shape[1:]))
-        target = np.stack([signed_distance(channel, grid.voxel_size) for channel in labels])
-        target = np.tanh(target / np.float32(self.scale_factor), dtype=np.float32)
-        known = np.broadcast_to(valid, target.shape)
-        if self.mask_distances:
-            known = known & self._trusted(target, valid, grid)
+        labels = self.distances.labels(gt, grid)
+        target = self.distances.squashed(labels, valid, grid)
+        known = self.distances.trusted(target, valid, grid)
+        return target, balance_weights(labels > 0, known, clipmin=self.clip[0], clipmax=self.clip[1])
+
+
+class InnerDistancePredictor(Predictor):
+    """Distance to the nearest boundary inside objects, squashed: tanh(distance / scale_factor); 0 outside.
+
+    Otherwise as `DistancePredictor`.
+    """
+
+    value_range = (0.0, 1.0)
+
+    def __init__(
+        self,
+        channels: Sequence[str],
+        scale_factor: float,
+        mask_distances: bool = False,
+        clipmin: float = 0.05,
+        clipmax: float = 0.95,
+    ) -> None:
+        self.distances = _Distances(channels, scale_factor, mask_distances)
+        self.clip = (clipmin, clipmax)
+
+    @property
+    def channels(self) -> list[str]:
+        return list(self.distances.names)
+
+    @property
+    def gt_channels(self) -> tuple[int, ...]:
+        return self.distances.gt_channels
+
+    def create_model(self, architecture: Architecture) -> Model:
+        from dacapo.experiments.model import Model
+
+        return Model(architecture, conv_head(architecture, len(self.channels)))
+
+    def context(self, grid: Grid) -> tuple[Coordinate, Coordinate]:
+        return self.distances.context(grid)
+
+    def make_target(self, gt: np.ndarray, valid: np.ndarray, grid: Grid) -> tuple[np.ndarray, np.ndarray]:
+        from dacapo.ops.affinities import balance_weights
+
+        labels = self.distances.labels(gt, grid)
+        target = np.maximum(self.distances.squashed(labels, valid, grid), 0)
+        known = self.distances.trusted(target, valid, grid)
+        return target, balance_weights(labels > 0, known, clipmin=self.clip[0], clipmax=self.clip[1])
+
+
+class HotDistancePredictor(Predictor):
+    """Classes and their distances: channel i says whether a voxel is of class i (a probability), channel C + i is
+    the squashed signed distance of `DistancePredictor`.
+
+    Classes may overlap. Weights balance each class where it is known; of the distances where those are, too.
+    """
+
+    value_range = (-1.0, 1.0)
+    """Of the distances; probabilities take the upper half."""
+
+    def __init__(
+        self,
+        channels: Sequence[str],
+        scale_factor: float,
+        mask_distances: bool = False,
+        kernel_size: int | None = None,
+        clipmin: float = 0.05,
+        clipmax: float = 0.95,
+    ) -> None:
+        self.distances = _Distances(channels, scale_factor, mask_distances)
+        self.kernel_size = kernel_size or 1
+        self.clip = (clipmin, clipmax)
+
+    @property
+    def channels(self) -> list[str]:
+        return [*self.distances.names, *(f"{name}_distance" for name in self.distances.names)]
+
+    @property
+    def gt_channels(self) -> tuple[int, ...]:
+        return self.distances.gt_channels
+
+    def create_model(self, architecture: Architecture) -> Model:
+        from dacapo.experiments.model import LeadingSigmoid, Model
+
+        head = conv_head(architecture, len(self.channels), self.kernel_size)
+        return Model(architecture, head, eval_activation=LeadingSigmoid(len(self.distances.names)))
+
+    def context(self, grid: Grid) -> tuple[Coordinate, Coordinate]:
+        return self.distances.context(grid)
+
+    def make_target(self, gt: np.ndarray, valid: np.ndarray, grid: Grid) -> tuple[np.ndarray, np.ndarray]:
+        from dacapo.ops.affinities import balance_weights
+
+        labels = self.distances.labels(gt, grid)
+        hot, distance = labels > 0, self.distances.squashed(labels, valid, grid)
         low, high = self.clip
-        return target, balance_weights(labels > 0, known, clipmin=low, clipmax=high)
+        weights = [
+            balance_weights(hot, known, clipmin=low, clipmax=high)
+            for known in (np.broadcast_to(valid, hot.shape), self.distances.trusted(distance, valid, grid))
+        ]
+        return np.concatenate([hot.astype(np.float32), distance]), np.concatenate(weights)
 
-    def _trusted(self, target: np.ndarray, valid: np.ndarray, grid: Grid) -> np.ndarray:
-        """Where no boundary beyond what is known could make the distance smaller than it is said to be."""
-        from dacapo.ops.distances import border_distance
 
-        border = np.stack([border_distance(channel, grid.voxel_size) for channel in valid])
-        border = np.tanh(border / np.float32(self.scale_factor))
-        return np.clip(np.abs(target) + self.epsilon, 0, self.threshold) < border
+class OneHotPredictor(Predictor):
+    """The class of each voxel, of classes that exclude each other: one probability per class.
+
+    Ground truth is class ids (0 is the first class) or one binary channel per class, of which a voxel without any
+    is ignored. All classes weigh the same in every sample: 1 / (number of classes * share of the known voxels), with
+    the share clipped to [clipmin, clipmax].
+    """
+
+    checks_labels = True
+
+    def __init__(
+        self, classes: Sequence[str], kernel_size: int | None = None, clipmin: float = 0.05, clipmax: float = 0.95
+    ) -> None:
+        self.classes = list(classes)
+        self.kernel_size = kernel_size or 1
+        self.clip = (clipmin, clipmax)
+
+    @property
+    def channels(self) -> list[str]:
+        return list(self.classes)
+
+    @property
+    def gt_channels(self) -> tuple[int, ...]:
+        return (1, len(self.classes))
+
+    def create_model(self, architecture: Architecture) -> Model:
+        import torch
+
+        from dacapo.experiments.model import Model
+
+        head = conv_head(architecture, len(self.classes), self.kernel_size)
+        return Model(architecture, head, eval_activation=torch.nn.Softmax(dim=1))
+
+    def check_labels(self, gt: np.ndarray, valid: np.ndarray) -> None:
+        self._ids(gt, valid)
+
+    def _ids(self, gt: np.ndarray, valid: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+        from dacapo.ops.labels import class_ids
+
+        return class_ids(gt.reshape(-1, *valid.shape[1:]), valid, self.classes)
+
+    def make_target(self, gt: np.ndarray, valid: np.ndarray, grid: Grid) -> tuple[np.ndarray, np.ndarray]:
+        from dacapo.ops.affinities import balance_classes
+
+        ids, known = self._ids(gt, valid)
+        target = np.stack([(ids == i) & known for i in range(len(self.classes))]).astype(np.float32)
+        low, high = self.clip
+        weight = balance_classes(ids, known, len(self.classes), clipmin=low, clipmax=high)
+        return target, np.ascontiguousarray(np.broadcast_to(weight, target.shape))
+
+
+class DummyPredictor(Predictor):
+    """Embeddings that are all to be 0: trains anything on anything, for tests."""
+
+    value_range = (-1.0, 1.0)
+
+    def __init__(self, embedding_dims: int) -> None:
+        self.embedding_dims = embedding_dims
+
+    @property
+    def channels(self) -> list[str]:
+        return [f"e{i}" for i in range(self.embedding_dims)]
+
+    @property
+    def gt_channels(self) -> None:
+        return None
+
+    def create_model(self, architecture: Architecture) -> Model:
+        from dacapo.experiments.model import Model
+
+        return Model(architecture, conv_head(architecture, self.embedding_dims))
+
+    def make_target(self, gt: np.ndarray, valid: np.ndarray, grid: Grid) -> tuple[np.ndarray, np.ndarray]:
+        shape = (self.embedding_dims, *valid.shape[1:])
+        known = np.broadcast_to(valid.any(0), shape)
+        return np.zeros(shape, np.float32), known.astype(np.float32)

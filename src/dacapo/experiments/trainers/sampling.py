@@ -178,8 +178,11 @@ class _Place:
         return best
 
     def _on_raw_voxels(self, begin: Coordinate) -> Coordinate:
-        """Where raw is coarser, crops begin on its voxels: raw and labels are then turned about one centre."""
-        return Coordinate(int(b // r * r) if r > 1 else b for b, r in zip(begin, self.ratio, strict=True))
+        """Where raw is coarser, the input of a crop begins on its voxels: raw and labels are then turned about one
+        centre."""
+        shapes = zip(self.samples.input_shape, self.samples.output_shape, strict=True)
+        taken = ((r * i - o) // 2 for r, (i, o) in zip(self.ratio, shapes, strict=True))
+        return Coordinate(int(b - (b - t) % r) if r > 1 else b for b, r, t in zip(begin, self.ratio, taken, strict=True))
 
     def _labelled_share(self, box: Roi) -> float:
         if self.trainer.sample_strategy == "integral_mask":  # the centre must be annotated

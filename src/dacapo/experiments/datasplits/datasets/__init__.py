@@ -7,6 +7,8 @@ from dacapo.experiments.datasplits.datasets.datasets import (
     DummyDatasetConfig,
     RawGTDataset,
     RawGTDatasetConfig,
+    SimpleDataset,
+    SimpleDatasetConfig,
 )
 
 __all__ = [
@@ -16,4 +18,6 @@ __all__ = [
     "DummyDatasetConfig",
     "RawGTDataset",
     "RawGTDatasetConfig",
+    "SimpleDataset",
+    "SimpleDatasetConfig",
 ]

@@ -14,9 +14,9 @@ import numpy as np
 from pydantic import Field
 
 from dacapo.config import Config
-from dacapo.errors import DacapoError, DataError, GeometryError
+from dacapo.errors import ArrayError, DacapoError, DataError, GeometryError
 from dacapo.experiments.datasplits.datasets.arrays import ArrayConfig, DummyArrayConfig
-from dacapo.geometry import Coordinate, Roi
+from dacapo.geometry import Coordinate, Grid, Roi, exact
 
 if TYPE_CHECKING:
     from dacapo.arrays import Array
@@ -128,7 +128,7 @@ class Dataset:
 
     def check_voxels(self) -> None:
         """Read the volume once, slab by slab: NaN in raw and ground truth without a label are errors."""
-        for roi in _slabs(self.raw):
+        for roi in slabs(self.raw):
             if not np.isfinite(self.raw.read(roi)).all():
                 raise DataError(
                     f"{self.name}: raw ({self.raw.path or 'array'}) has NaN or infinite voxels in slices "
@@ -136,7 +136,7 @@ class Dataset:
                 )
         if self.gt is None:
             return
-        for roi in _slabs(self.gt):
+        for roi in slabs(self.gt):
             labels = self.gt.read(roi).reshape(-1, *roi.shape)
             if ((labels > 0) & self.read_valid(roi)).any():
                 return
@@ -154,7 +154,28 @@ def as_raw(array: Array) -> Array:
     return array
 
 
-def _slabs(array: Array, slices: int = 32) -> list[Roi]:
+def _voxels_of(points: tuple[tuple[float, ...], ...], array: Array, name: str) -> list[Coordinate]:
+    """The voxels that world positions (in the array's units) lie in; GeometryError for one outside."""
+    grid: Grid = array.grid
+    voxels = []
+    for point in points:
+        if len(point) != grid.dims:
+            raise GeometryError(
+                f"{name}.sample_points: {list(point)} has {len(point)} numbers, expected {grid.dims}, one per axis "
+                f"{list(grid.axes)}"
+            )
+        at = [
+            math.floor((exact(p) - exact(o)) / exact(v))
+            for p, o, v in zip(point, grid.offset, grid.voxel_size, strict=True)
+        ]
+        if not all(0 <= i < n for i, n in zip(at, array.spatial_shape, strict=True)):
+            raise GeometryError(f"{name}.sample_points: {list(point)} lies outside the ground truth ({_extent(array)})")
+        voxels.append(Coordinate(at))
+    return voxels
+
+
+def slabs(array: Array, slices: int = 32) -> list[Roi]:
+    """The volume in parts of so many slices, to be read one after the other."""
     depth, rest = array.spatial_shape[0], tuple(array.spatial_shape[1:])
     zeros = (0,) * len(rest)
     return [Roi((z, *zeros), (min(slices, depth - z), *rest)) for z in range(0, depth, slices)]
@@ -175,7 +196,7 @@ class DatasetConfig(Config):
     kind: ClassVar[str] = "dataset"
     default_type: ClassVar[str | None] = "RawGTDatasetConfig"
     name: str = ""
-    weight: float = Field(default=1, gt=0)
+    weight: float = Field(default=1, gt=0, allow_inf_nan=False)
     """How often this dataset is sampled, relative to the others."""
 
     @abstractmethod
@@ -217,16 +238,76 @@ class RawGTDatasetConfig(DatasetConfig):
                 raise type(error)(f"{name}.{part}: {error}") from None
         points = None
         if self.sample_points is not None:
-            grid = (arrays["gt"] or arrays["raw"]).grid
-            points = [
-                Coordinate(int((p - o) // v) for p, o, v in zip(point, grid.offset, grid.voxel_size, strict=True))
-                for point in self.sample_points
-            ]
+            points = _voxels_of(self.sample_points, arrays["gt"] or arrays["raw"], name)
         return RawGTDataset(name, **arrays, weight=self.weight, sample_points=points, unlabelled=self.unlabelled)
 
     def relative_to(self, folder: Path) -> RawGTDatasetConfig:
         parts = {f"{p}_config": getattr(self, f"{p}_config") for p in ("raw", "gt", "mask")}
         return self.model_copy(update={k: c.relative_to(folder) for k, c in parts.items() if c is not None})
+
+
+class SimpleDatasetConfig(DatasetConfig):
+    """Raw, labels and perhaps a mask that lie side by side in one folder or zarr container.
+
+    Raw is uint8 or uint16, scaled to [0, 1], or float and kept. The mask holds integers, 0 = ignore.
+    """
+
+    positional: ClassVar[tuple[str, ...]] = ("name", "path", "weight", "raw_name", "gt_name", "mask_name")
+    path: Path
+    """The folder or container that holds the arrays."""
+    raw_name: str = "raw"
+    """Name of raw in it."""
+    gt_name: str = "labels"
+    """Name of the ground truth in it."""
+    mask_name: str = "mask"
+    """Name of the mask in it, where there is one."""
+
+    def dataset(self, name: str = "") -> SimpleDataset:
+        return SimpleDataset(self.name or name, self.path, self.weight, self.raw_name, self.gt_name, self.mask_name)
+
+    def relative_to(self, folder: Path) -> SimpleDatasetConfig:
+        return self.model_copy(update={"path": folder / self.path})
+
+
+class SimpleDataset(Dataset):
+    """What `SimpleDatasetConfig` opens; in paths of validations it is called by its bare name."""
+
+    def __init__(
+        self,
+        name: str,
+        path: str | Path,
+        weight: float = 1,
+        raw_name: str = "raw",
+        gt_name: str = "labels",
+        mask_name: str = "mask",
+    ) -> None:
+        from dacapo.arrays import open_array
+
+        self.path = Path(path)
+        arrays: dict[str, Array] = {}
+        for part, inner in (("raw", raw_name), ("gt", gt_name), ("mask", mask_name)):
+            if part == "mask" and not (self.path / inner).exists():
+                continue
+            try:
+                arrays[part] = open_array(self.path / inner)
+            except DacapoError as error:
+                raise type(error)(f"{name}.{part}: {error}") from None
+        raw, mask = arrays["raw"], arrays.get("mask")
+        if raw.dtype.kind != "f" and raw.dtype not in (np.uint8, np.uint16):
+            raise ArrayError(
+                f"{name}.raw: {raw.path} is {raw.dtype}, expected uint8, uint16 or float: convert it, or list the "
+                f"dataset in a TrainValidateDataSplitConfig with intensities of your choice"
+            )
+        if mask is not None and mask.dtype.kind not in "biu":
+            raise ArrayError(f"{name}.mask: {mask.path} is {mask.dtype}, expected integers (0 = ignore)")
+        if mask is not None:
+            arrays["mask"] = mask.map(lambda x: x > 0, bool)
+        super().__init__(name, **arrays, weight=weight)
+
+    def __str__(self) -> str:
+        return self.name
+
+    __repr__ = __str__
 
 
 class DummyDatasetConfig(DatasetConfig):
