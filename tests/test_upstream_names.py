@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import importlib
 import pickle
+import re
 import subprocess
 import sys
+from pathlib import Path
 
 import pytest
 
@@ -89,3 +91,49 @@ def test_bsub_builds_the_command_line_and_says_that_work_stays_here(caplog: pyte
     assert "run on this machine" in caplog.text
     with pytest.raises(BlockwiseError, match="no program 'bsub'"):
         context.execute(["true"])
+
+
+TABLE = Path(__file__).parents[1] / "docs" / "upstream.md"
+USED = """
+dacapo.Options dacapo.apply dacapo.predict dacapo.validate dacapo.validate_run dacapo.run_blockwise
+dacapo.compute_context.create_compute_context dacapo.experiments.Run dacapo.experiments.RunConfig dacapo.experiments.run.Run
+dacapo.experiments.run_config.RunConfig
+dacapo.experiments.architectures.DummyArchitectureConfig dacapo.experiments.architectures.ModelZooConfig
+dacapo.experiments.architectures.WrappedArchitectureConfig dacapo.experiments.architectures.CNNectomeUNetConfig
+dacapo.experiments.datasplits.DataSplitGenerator dacapo.experiments.datasplits.simple_config.SimpleDataSplitConfig
+dacapo.experiments.datasplits.datasets.arrays.resampled_array_config.ResampledArrayConfig
+dacapo.experiments.starts.CosemStartConfig dacapo.experiments.tasks.HotDistanceTaskConfig
+dacapo.experiments.tasks.evaluators.BinarySegmentationEvaluator dacapo.experiments.tasks.losses.DummyLoss
+dacapo.experiments.tasks.post_processors.ArgmaxPostProcessor dacapo.experiments.tasks.predictors.OneHotPredictor
+dacapo.experiments.trainers.DummyTrainerConfig dacapo.experiments.trainers.gp_augments.ElasticAugmentConfig
+dacapo.store.create_store.create_weights_store dacapo.store.array_store.LocalArrayIdentifier
+dacapo.store.local_array_store.LocalArrayIdentifier dacapo.train.train_run dacapo.validate.validate dacapo.predict.predict
+dacapo.predict_local.predict dacapo.plot.plot_runs dacapo.tmp.num_channels_from_array dacapo.tmp.create_from_identifier
+dacapo.blockwise.scheduler.run_blockwise
+"""
+
+
+def found(dotted: str) -> object:
+    """The object of a dotted path: its longest importable module, then attributes."""
+    parts = dotted.split(".")
+    for cut in range(len(parts), 0, -1):
+        try:
+            value: object = importlib.import_module(".".join(parts[:cut]))
+        except ImportError:
+            continue
+        for name in parts[cut:]:
+            value = getattr(value, name)
+        return value
+    raise ImportError(dotted)
+
+
+def table_names() -> list[str]:
+    """The dotted names of the second column of docs/upstream.md."""
+    rows = [line.split("|") for line in TABLE.read_text().splitlines() if line.startswith("| ")]
+    return [n for row in rows for n in re.findall(r"`(dacapo\.[\w.]+)`", row[2])]
+
+
+@pytest.mark.parametrize("name", [*table_names(), *USED.split()])
+def test_every_name_is_where_the_table_says(name: str) -> None:
+    """What docs/upstream.md lists, and what upstream's tests, examples and tutorial import, is there."""
+    assert found(name) is not None

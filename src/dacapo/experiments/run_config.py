@@ -191,7 +191,7 @@ class RunConfig(Config):
     @staticmethod
     def get_validation_scores(run_config: RunConfig) -> ValidationScores:
         """Scores without an iteration, over the datasets, parameters and criteria of a run."""
-        return RunConfig(**dict(run_config)).validation_scores
+        return RunConfig(**{name: getattr(run_config, name) for name in RunConfig.model_fields}).validation_scores
 
     @cached_property
     def lr_scheduler(self) -> torch.optim.lr_scheduler.LambdaLR:
