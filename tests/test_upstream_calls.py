@@ -28,7 +28,7 @@ def trained(tmp_path: Path, stores: Stores) -> tuple[RunConfig, Stores, Path]:
 
 def test_predict_as_upstream_calls_it(trained: tuple) -> None:
     """By position, with a world of keywords, a region as text and a container to write to: the same voxels as ours."""
-    run, stores, folder = trained
+    run, _, folder = trained
     container = folder / "volume1.zarr"
     dacapo.predict(
         run, f"{container}/raw", folder / "ours.zarr/p", iteration=2, roi=Roi((0, 0, 0), (16, 32, 32)), workers=0
@@ -52,7 +52,7 @@ def test_predict_as_upstream_calls_it(trained: tuple) -> None:
 
 def test_apply_as_upstream_calls_it(trained: tuple) -> None:
     """Containers and datasets apart, parameters as text, the best by a criterion on a validation dataset."""
-    run, stores, folder = trained
+    run, _, folder = trained
     container = folder / "volume1.zarr"
     done = dacapo.apply(
         run_name="small", input_container=container, input_dataset="raw", output_path=folder / "applied",
@@ -62,7 +62,8 @@ def test_apply_as_upstream_calls_it(trained: tuple) -> None:
     assert done.segmentation == str(folder / "applied/volume1.zarr/labels")
     assert open_array(done.segmentation).dtype == np.uint64
     chosen = dacapo.apply(
-        "small", container, "raw", folder / "chosen.zarr", None, "voi", 2, "WatershedPostProcessorParameters(bias=0.4, link=0.5)", num_workers=0
+        "small", container, "raw", folder / "chosen.zarr", None, "voi", 2,
+        "WatershedPostProcessorParameters(bias=0.4, link=0.5)", num_workers=0,
     )  # fmt: skip
     assert (chosen.parameters.bias, chosen.parameters.link) == (0.4, 0.5)  # type: ignore[attr-defined]
 

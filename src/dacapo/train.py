@@ -69,6 +69,7 @@ def load(
         if not path.is_file():
             raise ConfigError(f"{path}: no such file")
         fields = load_yaml(path.read_text(encoding="utf-8"), str(path)) | dict(changes or {})
+        fields = _with_datasplit(fields, path.parent)
         run = RunConfig.from_dict(fields, str(path)).relative_to((data or path.parent).resolve())
     elif changes or data:
         raise ConfigError(f"{source}: only a .yaml file can be changed; a stored run stays what it was")
@@ -77,6 +78,20 @@ def load(
     if run.name:
         run.training_stats.iteration_stats[:] = stores.stats.retrieve_training_stats(run.name).iteration_stats
     return run
+
+
+def _with_datasplit(fields: dict[str, Any], folder: Path) -> dict[str, Any]:
+    """The fields of an experiment, with a datasplit that is the name of a file read from it."""
+    from dacapo.experiments.datasplits import DataSplitConfig
+
+    for key in ("datasplit", "datasplit_config"):
+        if isinstance(fields.get(key), str):
+            file = folder / fields[key]
+            if not file.is_file():
+                raise ConfigError(f"datasplit: {file}: no such file")
+            split = DataSplitConfig.from_yaml(file.read_text(encoding="utf-8"), str(file))
+            return fields | {key: split.relative_to(file.parent.resolve())}
+    return fields
 
 
 @also_called_as(upstream_train)

@@ -24,6 +24,7 @@ from dacapo.store import Stores
 from dacapo.train import train
 
 SIZE = (5.24, 4.0, 4.0)
+BENDING = {"type": "elastic", "control_point_spacing": [9, 9], "control_point_displacement_sigma": [1, 1]}
 
 
 def dataset(labels: np.ndarray, mask: np.ndarray | None = None, **how: Any) -> Dataset:
@@ -154,7 +155,10 @@ def test_points_are_the_centres_of_crops() -> None:
 def test_datasets_are_sampled_by_their_weights() -> None:
     """A dataset of weight 3 gives three times the samples of one of weight 1."""
     sets = [
-        Dataset(name, from_numpy(np.full((8, 8), value, np.float32), (4.0, 4.0)), from_numpy(np.ones((8, 8), np.uint8), (4.0, 4.0)), weight=weight)
+        Dataset(
+            name, from_numpy(np.full((8, 8), value, np.float32), (4.0, 4.0)),
+            from_numpy(np.ones((8, 8), np.uint8), (4.0, 4.0)), weight=weight,
+        )
         for name, value, weight in (("a", 0.0, 1), ("b", 1.0, 3))
     ]  # fmt: skip
     samples = GunpowderTrainerConfig().samples(None, Coordinate(4, 4), Coordinate(4, 4), None, opened=sets)
@@ -211,7 +215,7 @@ def test_the_dummy_trainer_trains_without_ground_truth(stores: Stores) -> None:
         ({"balance": "sizes"}, "balance"),
         ({"balance": "classes", "sample_strategy": "reject"}, "balance: .* give one"),
         ({"min_masked": 1.5}, "min_masked"),
-        ({"augments": [{"type": "elastic", "control_point_spacing": [9, 9], "control_point_displacement_sigma": [1, 1]}] * 2}, "only one may bend"),
+        ({"augments": [BENDING, BENDING]}, "only one may bend"),
         ({"augments": [{"type": "noise", "kwargs": {"mode": "speckle"}}]}, "only gaussian noise"),
     ],
 )  # fmt: skip

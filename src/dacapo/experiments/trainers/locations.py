@@ -34,8 +34,8 @@ class VoxelIndex:
     """How many voxels of each key every block of a dataset's ground truth holds, so that any voxel can be drawn.
 
     Keys are one for all annotated voxels ("annotated"); the channels of gt, or the ids of a gt without channels
-    ("classes", 0 included, unlike voxels that are in no channel); the ids without 0 ("instances"). The ground truth is read once, block by block; what is
-    kept is a number per key and block that has some.
+    ("classes", 0 included, unlike voxels that are in no channel); the ids without 0 ("instances"). The ground truth
+    is read once, block by block; what is kept is a number per key and block that has some.
     """
 
     def __init__(self, dataset: Dataset, kind: Kind) -> None:
