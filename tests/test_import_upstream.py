@@ -173,3 +173,101 @@ def test_upstreams_yaml_is_a_run_as_it_is() -> None:
     assert (run.name, run.repetition, run.batch_size) == ("theirs", 0, 2)
     assert tuple(run.architecture_config.input_shape) == (8, 8, 8)
     assert RunConfig.from_yaml(run.to_yaml()) == run
+
+
+UPSTREAM_RUN = """
+architecture_config:
+  __type__: CNNectomeUNetConfig
+  _eval_shape_increase: null
+  _input_shape: !!python/tuple [40, 40, 40]
+  batch_norm: false
+  constant_upsample: true
+  downsample_factors: [!!python/tuple [2, 2, 2]]
+  fmap_inc_factor: 2
+  fmaps_in: 1
+  fmaps_out: 8
+  kernel_size_down: null
+  kernel_size_up: null
+  name: unet
+  num_fmaps: 4
+  padding: valid
+  upsample_factors: [!!python/tuple [2, 2, 2]]
+  use_attention: true
+batch_size: 2
+datasplit_config:
+  __type__: TrainValidateDataSplitConfig
+  name: split
+  train_configs:
+  - __type__: RawGTDatasetConfig
+    gt_config:
+      __type__: ConcatArrayConfig
+      channels: [mito, er]
+      default_config: null
+      name: gt
+      source_array_configs:
+        mito: {__type__: BinarizeArrayConfig, background: 0, groupings: [!!python/tuple [mito, [3, 4]]], name: m, source_array_config: &labels {__type__: ZarrArrayConfig, _axes: null, dataset: labels, file_name: gt.zarr, mode: a, name: l, ome_metadata: false, snap_to_grid: null}}
+        er: {__type__: ResampledArrayConfig, downsample: !!python/tuple [2, 2, 2], interp_order: false, name: r, source_array_config: *labels, upsample: null}
+    mask_config:
+      __type__: LogicalOrArrayConfig
+      name: mask
+      source_array_config: {__type__: MissingAnnotationsMaskConfig, groupings: [!!python/tuple [mito, [3]]], name: mm, source_array_config: *labels}
+    name: crop1
+    raw_config:
+      __type__: IntensitiesArrayConfig
+      max: 255.0
+      min: 0.0
+      name: raw_s
+      source_array_config:
+        __type__: CropArrayConfig
+        name: c
+        roi: !!python/tuple [!!python/tuple [0, 0, 0], !!python/tuple [800, 800, 800]]
+        source_array_config: {__type__: ZarrArrayConfig, _axes: null, dataset: raw, file_name: raw.n5, mode: a, name: n, ome_metadata: true, snap_to_grid: !!python/tuple [8, 8, 8]}
+    sample_points: null
+    weight: 2
+  validate_configs: []
+learning_rate: 0.0001
+name: cosem_distance
+num_iterations: 200000
+num_workers: 4
+repetition: 0
+snapshot_interval: null
+start_config: {__type__: CosemStartConfig, criterion: '1820500', run: setup04}
+task_config:
+  __type__: HotDistanceTaskConfig
+  channels: [mito, er]
+  clip_distance: 50.0
+  kernel_size: null
+  mask_distances: true
+  name: task
+  scale_factor: 50.0
+  tol_distance: 10.0
+trainer_config:
+  __type__: GunpowderTrainerConfig
+  augments:
+  - {__type__: ElasticAugmentConfig, augmentation_probability: 0.5, control_point_displacement_sigma: [0.5, 0.5, 0.5], control_point_spacing: [100, 100, 100], rotation_interval: !!python/tuple [0, 1.57], subsample: 8, uniform_3d_rotation: true}
+  - {__type__: IntensityAugmentConfig, augmentation_probability: 1.0, clip: true, scale: !!python/tuple [0.25, 1.75], shift: !!python/tuple [-0.5, 0.35]}
+  - {__type__: GammaAugmentConfig, augmentation_probability: 1.0, gamma_range: !!python/tuple [0.5, 2.0]}
+  - {__type__: IntensityScaleShiftAugmentConfig, scale: 2, shift: -1}
+  - {__type__: NoiseAugmentConfig, augmentation_probability: 1.0, kwargs: {}}
+  clip_raw: false
+  min_masked: 0.15
+  name: trainer
+  sample_strategy: integral_mask
+validation_interval: 5000
+"""
+
+
+def test_a_run_with_everything_that_upstream_has() -> None:
+    """A run file of upstream's form with nested arrays, tails, starts and augments loads, and stays equal as ours."""
+    from dacapo.experiments.datasplits.datasets.arrays import BinarizeArrayConfig, CropArrayConfig
+
+    run = RunConfig.from_yaml(UPSTREAM_RUN)
+    assert tuple(run.architecture_config.input_shape) == (40, 40, 40)
+    assert run.architecture_config.scale_factor == (2.0, 2.0, 2.0)
+    dataset = run.datasplit_config.train_configs[0]  # type: ignore[union-attr]
+    assert isinstance(dataset.gt_config.source_array_configs["mito"], BinarizeArrayConfig)
+    assert isinstance(dataset.raw_config.source_array_config, CropArrayConfig)
+    assert run.start_config is not None
+    assert [type(a).__name__ for a in run.trainer_config.augments][0] == "ElasticAugmentConfig"  # type: ignore[attr-defined]
+    assert RunConfig.from_yaml(run.to_yaml()) == run
+    assert run.model.num_out_channels == 4
