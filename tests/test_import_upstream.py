@@ -268,6 +268,6 @@ def test_a_run_with_everything_that_upstream_has() -> None:
     assert isinstance(dataset.gt_config.source_array_configs["mito"], BinarizeArrayConfig)
     assert isinstance(dataset.raw_config.source_array_config, CropArrayConfig)
     assert run.start_config is not None
-    assert [type(a).__name__ for a in run.trainer_config.augments][0] == "ElasticAugmentConfig"  # type: ignore[attr-defined]
+    assert type(run.trainer_config.augments[0]).__name__ == "ElasticAugmentConfig"  # type: ignore[attr-defined]
     assert RunConfig.from_yaml(run.to_yaml()) == run
     assert run.model.num_out_channels == 4
