@@ -5,6 +5,7 @@ May import everything below `experiments`; stores come as arguments.
 
 from __future__ import annotations
 
+import logging
 import math
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, nullcontext
@@ -32,6 +33,8 @@ if TYPE_CHECKING:
 
     from dacapo.experiments.model import Model
     from dacapo.experiments.trainers.sampling import SameSample, Samples
+
+logger = logging.getLogger(__name__)
 
 
 class Best(NamedTuple):
@@ -195,12 +198,14 @@ class RunConfig(Config):
 
     @cached_property
     def lr_scheduler(self) -> torch.optim.lr_scheduler.LambdaLR:
-        """The learning rate as torch's schedulers have it, for loops of one's own: one `step()` an iteration."""
-        import torch
+        """The learning rate as torch's schedulers have it, from where `training_stats` end, for loops of one's own: one
+        `step()` an iteration."""
+        from torch.optim.lr_scheduler import LambdaLR
 
-        return torch.optim.lr_scheduler.LambdaLR(
-            self.optimizer, lambda i: self.learning_rate_at(i) / self.learning_rate
-        )
+        for group in self.optimizer.param_groups:
+            group.setdefault("initial_lr", self.learning_rate)
+        start = self.training_stats.trained_until()
+        return LambdaLR(self.optimizer, lambda i: self.learning_rate_at(i) / self.learning_rate, last_epoch=start - 1)
 
     @property
     def device(self) -> torch.device:
@@ -286,16 +291,18 @@ class RunConfig(Config):
         return rate
 
     def to(self, device: torch.device) -> None:
-        """Move the model, in the memory format that convolutions are fastest in."""
+        """Move the model, in the memory format that convolutions are fastest in, and the optimiser's state with it."""
         self.model.to(device, memory_format=self.memory_format)
+        if "optimizer" in self.__dict__:  # of a resumed run it is where the checkpoint was read
+            self.move_optimizer(device)
 
-    def move_optimizer(self, device: torch.device, empty_cuda_cache: bool = False) -> None:
-        """Move what the optimiser remembers of the parameters."""
+    def move_optimizer(self, device: torch.device | str, empty_cuda_cache: bool = False) -> None:
+        """Move what the optimiser remembers of the parameters; its step counts stay where torch keeps them."""
         import torch
 
         for state in self.optimizer.state.values():
             for name, value in state.items():
-                if torch.is_tensor(value):
+                if torch.is_tensor(value) and name != "step":
                     state[name] = value.to(device)
         if empty_cuda_cache and torch.cuda.is_available():
             torch.cuda.empty_cache()
@@ -353,10 +360,19 @@ class RunConfig(Config):
             self.optimizer.load_state_dict(weights.optimizer)
 
     def resume_training(self, stats_store: Any, weights_store: Any) -> int:
-        """Take over what stores have of this run, up to the latest weights; returns the iteration to go on with."""
+        """Take over what stores have of this run, up to the latest weights; returns the iteration to go on with.
+
+        Losses and scores without any weights are deleted: the training that begins would be mixed with them.
+        """
         latest: int | None = weights_store.latest_iteration(self.name)
         if latest is None:
+            lost = stats_store.retrieve_training_stats(self.name).trained_until()
+            if lost:
+                logger.warning("%s: there are losses until iteration %d but no weights: it begins anew", self, lost)
             self.training_stats.delete_after(0)
+            self.__dict__.pop("validation_scores", None)
+            stats_store.delete_training_stats(self.name)
+            stats_store.delete_validation_scores(self.name)
             return 0
         self.load_weights(weights_store.retrieve_weights(self, latest))
         self.resume_from(

@@ -171,6 +171,7 @@ class GammaAugmentConfig(AugmentConfig):
 class NoiseAugmentConfig(AugmentConfig):
     """Gaussian noise of a strength drawn per sample."""
 
+    positional: ClassVar[tuple[str, ...]] = ("kwargs", "sigma", "augmentation_probability")
     sigma: tuple[float, float] = (0.0, 0.05)
     """Lowest and highest standard deviation, on raw's scale of 0 to 1."""
     augmentation_probability: float = Field(default=1.0, ge=0, le=1)
