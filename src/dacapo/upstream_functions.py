@@ -32,8 +32,7 @@ def balance_weights(
     """Weights with which all classes 0..num_classes - 1 count alike, in each slab (-1 = the whole axis) by itself.
 
     A class weighs 1 / (num_classes * its share, clipped), times the masks; where they are 0 nothing is counted.
-    Counts do not move: a sample does
-    not depend on those before it.
+    Counts do not move: a sample does not depend on those before it.
     """
     labels = np.asarray(label_data)
     if labels.size and not 0 <= labels.min() <= labels.max() < num_classes:
