@@ -224,3 +224,19 @@ def test_names_are_those_of_the_evaluators():
         BinarySegmentationEvaluationScores().criteria
     )
     assert set(InstanceEvaluationScores().criteria) <= set(contingency(p, p).instance_scores())
+
+
+@pytest.mark.parametrize("masked", [False, True])
+@pytest.mark.parametrize("dtype", [np.uint8, np.uint32, np.uint64])
+def test_small_and_large_ids_are_counted_alike(dtype: type, masked: bool) -> None:
+    """A table of all pairs and a hash table give the same counts: those of large ids, renamed."""
+    rng = np.random.default_rng(0)
+    a, b = (rng.integers(0, 9, (7, 8, 9)).astype(dtype) for _ in range(2))
+    mask = rng.random(a.shape) > 0.3 if masked else None
+    small = contingency(a, b, mask)
+    large = contingency(a.astype(np.uint64) << np.uint64(40), b.astype(np.uint64) << np.uint64(33), mask)
+    np.testing.assert_array_equal(small.segments, large.segments >> np.uint64(40))
+    np.testing.assert_array_equal(small.truths, large.truths >> np.uint64(33))
+    np.testing.assert_array_equal(small.counts, large.counts)
+    assert small.segments.dtype == large.segments.dtype
+    assert small.instance_scores() == large.instance_scores()

@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 
 from dacapo.errors import DataError
 from dacapo.ops.checks import check_dims, check_labels, check_lengths, check_mask, check_same_shape, unsigned
-from dacapo.ops.contingency_kernel import count_pairs
+from dacapo.ops.contingency_kernel import count_pairs, count_small_pairs
 
 F1_THRESHOLDS = tuple(t / 100 for t in range(50, 100, 5))
 """The intersections over union at which objects are matched; average precision is the mean over them."""
@@ -178,6 +178,19 @@ def _table(segments: np.ndarray, truths: np.ndarray, counts: np.ndarray) -> Cont
     return Contingency(segments[starts], truths[starts], np.add.reduceat(counts, starts) if len(starts) else counts)
 
 
+def _counted(segments: np.ndarray, truths: np.ndarray, mask: np.ndarray) -> Contingency:
+    """Pairs of flat unsigned ids: in a table of all pairs, where that is at most half as large as the volume."""
+    shape = [int(x.max()) + 1 if len(x) else 1 for x in (segments, truths)]
+    if shape[0] * shape[1] > max(2**16, len(segments) // 2):
+        keys, counts = count_pairs(segments, truths, mask)
+        filled = counts > 0
+        return _table(keys[filled, 0], keys[filled, 1], counts[filled])
+    pairs = np.zeros(shape, np.int64)
+    count_small_pairs(segments, truths, mask, pairs)
+    found = np.nonzero(pairs)
+    return _table(found[0].astype(np.uint64), found[1].astype(np.uint64), pairs[found])
+
+
 def contingency(
     segmentation: NDArray[np.integer], truth: NDArray[np.integer], mask: NDArray[np.bool_] | None = None
 ) -> Contingency:
@@ -202,9 +215,7 @@ def contingency(
     common = np.uint64 if max(x.itemsize for x in given) > 4 else np.uint32
     flat = [np.ascontiguousarray(unsigned(x).astype(common, copy=False)).ravel() for x in given]
     counted = np.zeros(0, bool) if mask is None else np.ascontiguousarray(mask).ravel()
-    keys, counts = count_pairs(*flat, counted)
-    filled = counts > 0
-    table = _table(keys[filled, 0], keys[filled, 1], counts[filled])
+    table = _counted(*flat, counted)
     for what, labels, ids in zip(("segmentation", "truth"), given, (table.segments, table.truths), strict=True):
         if labels.dtype.kind == "i" and len(ids) and ids.max() > np.iinfo(labels.dtype).max:
             raise DataError(f"the {what} holds negative ids, expected 0 for background and positive ids for objects")
