@@ -30,11 +30,11 @@ def predict(model: Model, raw: Any, prediction: Any, output_roi: Roi | None = No
     prediction : Array, (channels, *spatial)
     """
     from dacapo.arrays import Array, create_array, open_array
+    from dacapo.arrays.paths import located
     from dacapo.compute_context import create_compute_context
     from dacapo.experiments.run_config import RunConfig
     from dacapo.geometry import Roi
     from dacapo.network import Network
-    from dacapo.tmp import located
 
     source = raw if isinstance(raw, Array) else open_array(located(raw))
     run = RunConfig(name="local", architecture_config=model.architecture, precision="float32")

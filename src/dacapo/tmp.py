@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from dacapo.arrays.paths import located
 from dacapo.errors import ArrayError
 
 if TYPE_CHECKING:
@@ -64,8 +64,3 @@ def open_from_identifier(identifier: Any, name: str = "", mode: str = "r") -> Ar
     from dacapo.arrays import open_array
 
     return open_array(located(identifier), mode="r" if mode == "r" else "r+")
-
-
-def located(identifier: Any) -> str:
-    """The path of an array that is given by path or identifier."""
-    return str(Path(identifier.container) / identifier.dataset) if hasattr(identifier, "container") else str(identifier)

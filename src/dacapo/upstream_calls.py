@@ -88,7 +88,9 @@ def output_container(input_container: Any, output_path: Any) -> str:
 def output_array(run: Any, iteration: int | None, input_container: Any, output_path: Any) -> str:
     """Where upstream puts a prediction; an array identifier is that array."""
     if hasattr(output_path, "dataset"):
-        return str(Path(output_path.container) / output_path.dataset)
+        from dacapo.arrays.paths import located
+
+        return located(output_path)
     return f"{output_container(input_container, output_path)}/prediction_{run}_{iteration}"
 
 

@@ -294,21 +294,6 @@ class Array:
         names = self._axis_names[: self.channel_dims] + grid.axes
         return Array(self._source, grid, names, self._attributes)
 
-    def with_axis_names(self, axis_names: Sequence[str]) -> Array:
-        """The same voxels under other names, for files that do not say what their axes are.
-
-        Channel axes (``c^``) come first; one spatial axis more or less than before is not possible.
-        """
-        names = tuple(axis_names)
-        spatial = tuple(name for name in names if not name.endswith("^"))
-        if len(names) != self.ndim or len(spatial) != self.spatial_dims:
-            raise ArrayError(
-                f"axis_names {names} do not fit {self._name()}, which has {self.channel_dims} channel and "
-                f"{self.spatial_dims} spatial axes."
-            )
-        grid = Grid(self.voxel_size, self.offset, self.units, spatial)
-        return Array(self._source, grid, names, self._attributes)
-
     def _name(self) -> str:
         return self.path or "this array"
 

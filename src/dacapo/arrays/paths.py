@@ -6,13 +6,32 @@ import errno
 import os
 import re
 from collections.abc import Iterable
+from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 from dacapo.errors import ArrayError, ArrayNotFoundError, StoreError
 
 HDF5_SUFFIXES = (".h5", ".hdf", ".hdf5")
 TIFF_SUFFIXES = (".tif", ".tiff")
 _CONTAINER = re.compile(r"\.(zarr|n5|h5|hdf5?|tiff?)(?=[:/\\]|$)", re.IGNORECASE)
+
+
+@dataclass(frozen=True)
+class LocalArrayIdentifier:
+    """Where an array is: a container and a path inside it."""
+
+    container: Path
+    dataset: str
+
+    @property
+    def path(self) -> str:
+        return str(self.container / self.dataset)
+
+
+def located(array: Any) -> str:
+    """The path of an array that is given by path or by an identifier (`container` and `dataset`)."""
+    return str(Path(array.container) / array.dataset) if hasattr(array, "container") else str(array)
 
 
 def split_path(path: str | Path, dataset: str | None = None) -> tuple[Path, str]:

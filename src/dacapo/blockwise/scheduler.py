@@ -20,10 +20,11 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
+from dacapo.arrays.paths import located
 from dacapo.blockwise.blocks import BlockGrid, check_blocks
 from dacapo.blockwise.engine import BlockReport, BlocksFailedError, run_blocks
 from dacapo.blockwise.stitching import SegmentReport, made, segment_blocks
-from dacapo.blockwise.user_code import encoded, identifiers_in, load_worker, located, source_of
+from dacapo.blockwise.user_code import encoded, identifiers_in, load_worker, source_of
 from dacapo.errors import BlockwiseError, GeometryError
 from dacapo.geometry import Coordinate, Roi
 

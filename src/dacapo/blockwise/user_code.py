@@ -16,6 +16,7 @@ from pathlib import Path
 from types import ModuleType
 from typing import TYPE_CHECKING, Any
 
+from dacapo.arrays.paths import LocalArrayIdentifier, located
 from dacapo.blockwise.process import find_function
 from dacapo.errors import BlockwiseError, did_you_mean
 
@@ -163,33 +164,11 @@ def decoded(value: Any) -> Any:
     if not isinstance(value, dict):
         return value
     if "identifier" in value:
-        return Identifier(Path(value["identifier"][0]), value["identifier"][1])
+        return LocalArrayIdentifier(Path(value["identifier"][0]), value["identifier"][1])
     if "path" in value:
         return Path(value["path"])
     inner = value.get("mapping", value)
     return {k: decoded(v) for k, v in inner.items()}
-
-
-@dataclass(frozen=True)
-class Identifier:
-    """What a worker is given for an array identifier of a store."""
-
-    container: Path
-    dataset: str
-
-    @property
-    def path(self) -> str:
-        return str(self.container / self.dataset)
-
-    def __str__(self) -> str:
-        return self.path
-
-
-def located(array: Any) -> str:
-    """The path of an array that is given by path or identifier."""
-    from dacapo.tmp import located
-
-    return located(array)
 
 
 def identifiers_in(values: Sequence[Any]) -> list[str]:

@@ -58,9 +58,9 @@ def run_blockwise(
     import numpy as np
 
     from dacapo.arrays import create_array, open_array
+    from dacapo.arrays.paths import LocalArrayIdentifier
     from dacapo.blockwise import chunk_of
     from dacapo.blockwise import run_blockwise as run
-    from dacapo.blockwise.user_code import Identifier
     from dacapo.errors import BlockwiseError
 
     source = open_array(_input(how))
@@ -71,14 +71,14 @@ def run_blockwise(
         raise click.UsageError(f"--output_dtype {output_dtype}: no such type; uint8, float32, ...") from None
     channels = () if channels_out is None else (channels_out,)
     chunk = [chunk_of(w, n) for w, n in zip(write.shape, source.spatial_shape, strict=True)]
-    place = Identifier(Path(how["output_container"]), how["output_dataset"])
+    place = LocalArrayIdentifier(Path(how["output_container"]), how["output_dataset"])
     create_array(
         place.path, shape=(*channels, *source.spatial_shape), dtype=dtype, grid=source.grid, overwrite=overwrite,
         axis_names=("c^",) * len(channels) + source.grid.axes, chunk=(*channels, *chunk),
     )  # fmt: skip
     done = run(
         worker_file, total, read, write, how["num_workers"], how["max_retries"], how["timeout"], None,
-        input_array_identifier=Identifier(Path(how["input_container"]), how["input_dataset"]),
+        input_array_identifier=LocalArrayIdentifier(Path(how["input_container"]), how["input_dataset"]),
         output_array_identifier=place, **_extra(context.args),
     )  # fmt: skip
     if not done:

@@ -7,17 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-
-@dataclass(frozen=True)
-class LocalArrayIdentifier:
-    """Where an array is: a container and a path inside it."""
-
-    container: Path
-    dataset: str
-
-    @property
-    def path(self) -> str:
-        return str(self.container / self.dataset)
+from dacapo.arrays.paths import LocalArrayIdentifier
 
 
 @dataclass(frozen=True)

@@ -3,16 +3,32 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
 import numpy as np
-from pydantic import field_validator
+from pydantic import AfterValidator, field_validator
 
 from dacapo.errors import ConfigError, DacapoError
 from dacapo.experiments.datasplits.datasets.arrays.array_config import ArrayConfig
 
 if TYPE_CHECKING:
     from dacapo.arrays import Array
+
+
+def _positive(value: tuple[float, ...] | None) -> tuple[float, ...] | None:
+    if value is not None and not (value and all(0 < v < float("inf") for v in value)):
+        raise ValueError(f"expected a positive length per axis, got {list(value)}")
+    return value
+
+
+def _axis_names(value: tuple[str, ...] | None) -> tuple[str, ...] | None:
+    if value is not None and (len(set(value)) != len(value) or all(name.endswith("^") for name in value)):
+        raise ValueError(f"expected a name of its own per axis, one of them spatial (without ^), got {list(value)}")
+    return value
+
+
+Lengths = Annotated[tuple[float, ...] | None, AfterValidator(_positive)]
+AxisNames = Annotated[tuple[str, ...] | None, AfterValidator(_axis_names)]
 
 
 class ZarrArrayConfig(ArrayConfig):
@@ -22,26 +38,16 @@ class ZarrArrayConfig(ArrayConfig):
     """The .zarr or .n5 container."""
     dataset: str = ""
     """Path of the array or multiscale group inside it."""
-    snap_to_grid: tuple[float, ...] | None = None
+    snap_to_grid: Lengths = None
     """Shift the array to the nearest multiple of these world lengths (nm), for volumes whose offset is off-grid."""
-    axes: tuple[str, ...] | None = None
+    axes: AxisNames = None
     """Names of the axes in the order of the file (of N5 the slowest first); channel axes end in ^."""
     mode: str = "a"
     """Kept for files of upstream: nothing is written unless `array(mode="r+")` is asked for."""
     ome_metadata: bool = False
     """Kept for files of upstream: OME metadata is recognised by itself."""
-    voxel_size: tuple[float, ...] | None = None
+    voxel_size: Lengths = None
     """Which level of a pyramid to open (nm per voxel); the finest if left out. An error if nothing there has it."""
-
-    @field_validator("snap_to_grid", "voxel_size")
-    @classmethod
-    def _lengths(cls, value: tuple[float, ...] | None) -> tuple[float, ...] | None:
-        return _positive(value)
-
-    @field_validator("axes")
-    @classmethod
-    def _named(cls, value: tuple[str, ...] | None) -> tuple[str, ...] | None:
-        return _axis_names(value)
 
     @field_validator("mode")
     @classmethod
@@ -81,22 +87,12 @@ class HDF5ArrayConfig(ArrayConfig):
     """The .h5 file."""
     dataset: str
     """Path of the dataset inside it."""
-    voxel_size: tuple[float, ...] | None = None
+    voxel_size: Lengths = None
     """World size of a voxel (nm), where the file does not say or says it wrong."""
     offset: tuple[float, ...] | None = None
     """World position (nm) of the lower corner of voxel 0, likewise."""
-    axis_names: tuple[str, ...] | None = None
+    axis_names: AxisNames = None
     """Names of the axes in the order of the file; channel axes end in ^."""
-
-    @field_validator("voxel_size")
-    @classmethod
-    def _lengths(cls, value: tuple[float, ...] | None) -> tuple[float, ...] | None:
-        return _positive(value)
-
-    @field_validator("axis_names")
-    @classmethod
-    def _named(cls, value: tuple[str, ...] | None) -> tuple[str, ...] | None:
-        return _axis_names(value)
 
     @property
     def location(self) -> str:
@@ -121,22 +117,12 @@ class TiffArrayConfig(ArrayConfig):
     """The .tif file."""
     offset: tuple[float, ...] | None = None
     """World position of the lower corner of voxel 0, in `units`."""
-    voxel_size: tuple[float, ...] | None = None
+    voxel_size: Lengths = None
     """World size of a voxel in `units`, where the file does not say; in the order of `axis_names`, else z, y, x."""
-    axis_names: tuple[str, ...] | None = None
+    axis_names: AxisNames = None
     """Names of the axes in the order of the file; channel axes end in ^."""
     units: tuple[str, ...] | None = None
     """Unit of `offset` and `voxel_size`, per spatial axis or one for all; nm if left out."""
-
-    @field_validator("voxel_size")
-    @classmethod
-    def _lengths(cls, value: tuple[float, ...] | None) -> tuple[float, ...] | None:
-        return _positive(value)
-
-    @field_validator("axis_names")
-    @classmethod
-    def _named(cls, value: tuple[str, ...] | None) -> tuple[str, ...] | None:
-        return _axis_names(value)
 
     @field_validator("units", mode="before")
     @classmethod
@@ -225,15 +211,3 @@ def _snapped(found: Array, steps: tuple[float, ...], where: str) -> Array:
         raise ConfigError(f"{where}: snap_to_grid needs {found.spatial_dims} lengths, one per spatial axis")
     offset = [float(round(exact(o) / exact(s)) * exact(s)) for o, s in zip(found.offset, steps, strict=True)]
     return found.with_grid(Grid(found.voxel_size, tuple(offset), found.units, found.grid.axes))
-
-
-def _positive(value: tuple[float, ...] | None) -> tuple[float, ...] | None:
-    if value is not None and not (value and all(0 < v < float("inf") for v in value)):
-        raise ValueError(f"expected a positive length per axis, got {list(value)}")
-    return value
-
-
-def _axis_names(value: tuple[str, ...] | None) -> tuple[str, ...] | None:
-    if value is not None and (len(set(value)) != len(value) or all(name.endswith("^") for name in value)):
-        raise ValueError(f"expected a name of its own per axis, one of them spatial (without ^), got {list(value)}")
-    return value
