@@ -198,7 +198,7 @@ def test_affinities_take_no_memory_beyond_their_result() -> None:
 
 
 def test_a_sweep_computes_what_it_shares_once(small_run: RunConfig, monkeypatch: pytest.MonkeyPatch) -> None:
-    """A validation predicts each dataset once, and runs one watershed for all links of a pair of biases."""
+    """A sweep runs one watershed for all links of a pair of biases."""
     import dacapo.ops.watershed as watershed
     from dacapo.experiments.tasks.post_processors import WatershedPostProcessor
 

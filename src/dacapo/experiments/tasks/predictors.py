@@ -250,25 +250,11 @@ class _Distances:
         return known & (np.clip(np.abs(squashed) + self.epsilon, 0, self.threshold) < border)
 
 
-class DistancePredictor(Predictor):
-    """Signed distance to the nearest boundary, squashed: tanh(distance / scale_factor), positive inside.
+class _DistancesPredictor(Predictor):
+    """One channel per class: the squashed distance to its boundary. Both sides of it weigh the same in every sample."""
 
-    One channel per class. Ground truth is either labels (every class sees `label > 0`) or one binary
-    or label channel per class. Both sides of the boundary weigh the same in every sample.
-    """
-
-    value_range = (-1.0, 1.0)
-
-    def __init__(
-        self,
-        channels: Sequence[str],
-        scale_factor: float,
-        mask_distances: bool = True,
-        clipmin: float = 0.05,
-        clipmax: float = 0.95,
-    ) -> None:
-        self.distances = _Distances(channels, scale_factor, mask_distances)
-        self.clip = (clipmin, clipmax)
+    distances: _Distances
+    clip: tuple[float, float]
 
     @property
     def channels(self) -> list[str]:
@@ -290,16 +276,44 @@ class DistancePredictor(Predictor):
     def context(self, grid: Grid) -> tuple[Coordinate, Coordinate]:
         return self.distances.context(grid)
 
+    @abstractmethod
+    def _target(self, labels: np.ndarray, valid: np.ndarray, grid: Grid) -> np.ndarray:
+        """From labels (C, *spatial), one for each class."""
+
     def make_target(self, gt: np.ndarray, valid: np.ndarray, grid: Grid) -> tuple[np.ndarray, np.ndarray]:
         from dacapo.ops.affinities import balance_weights
 
         labels = self.distances.labels(gt, grid)
-        target = self.distances.squashed(labels, valid, grid)
+        target = self._target(labels, valid, grid)
         known = self.distances.trusted(target, valid, grid)
         return target, balance_weights(labels > 0, known, clipmin=self.clip[0], clipmax=self.clip[1])
 
 
-class InnerDistancePredictor(Predictor):
+class DistancePredictor(_DistancesPredictor):
+    """Signed distance to the nearest boundary, squashed: tanh(distance / scale_factor), positive inside.
+
+    One channel per class. Ground truth is either labels (every class sees `label > 0`) or one binary
+    or label channel per class. Both sides of the boundary weigh the same in every sample.
+    """
+
+    value_range = (-1.0, 1.0)
+
+    def __init__(
+        self,
+        channels: Sequence[str],
+        scale_factor: float,
+        mask_distances: bool = True,
+        clipmin: float = 0.05,
+        clipmax: float = 0.95,
+    ) -> None:
+        self.distances = _Distances(channels, scale_factor, mask_distances)
+        self.clip = (clipmin, clipmax)
+
+    def _target(self, labels: np.ndarray, valid: np.ndarray, grid: Grid) -> np.ndarray:
+        return self.distances.squashed(labels, valid, grid)
+
+
+class InnerDistancePredictor(_DistancesPredictor):
     """Distance to the nearest boundary inside objects, squashed: tanh(distance / scale_factor); 0 outside.
 
     Otherwise as `DistancePredictor`.
@@ -318,29 +332,8 @@ class InnerDistancePredictor(Predictor):
         self.distances = _Distances(channels, scale_factor, mask_distances)
         self.clip = (clipmin, clipmax)
 
-    @property
-    def channels(self) -> list[str]:
-        return list(self.distances.names)
-
-    @property
-    def gt_channels(self) -> tuple[int, ...]:
-        return self.distances.gt_channels
-
-    def create_model(self, architecture: Architecture) -> Model:
-        from dacapo.experiments.model import Model
-
-        return Model(architecture, conv_head(architecture, len(self.channels)))
-
-    def context(self, grid: Grid) -> tuple[Coordinate, Coordinate]:
-        return self.distances.context(grid)
-
-    def make_target(self, gt: np.ndarray, valid: np.ndarray, grid: Grid) -> tuple[np.ndarray, np.ndarray]:
-        from dacapo.ops.affinities import balance_weights
-
-        labels = self.distances.labels(gt, grid)
-        target = np.maximum(self.distances.squashed(labels, valid, grid), 0)
-        known = self.distances.trusted(target, valid, grid)
-        return target, balance_weights(labels > 0, known, clipmin=self.clip[0], clipmax=self.clip[1])
+    def _target(self, labels: np.ndarray, valid: np.ndarray, grid: Grid) -> np.ndarray:
+        return np.maximum(self.distances.squashed(labels, valid, grid), 0)
 
 
 class HotDistancePredictor(Predictor):
