@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib
 from pathlib import Path
 
 import numpy as np
@@ -28,6 +29,9 @@ def trained(tmp_path_factory: pytest.TempPathFactory) -> tuple[RunConfig, Stores
     fields["architecture"] |= {"batch_norm": True}  # type: ignore[operator]
     run = dacapo.train(RunConfig.from_dict(fields), stores=stores)
     return run, stores, write_volume(folder, (26, 40, 36), seed=7)
+
+
+predict_module = importlib.import_module("dacapo.predict")  # its name is the verb's
 
 
 def whole_prediction(run: RunConfig, stores: Stores, raw: str, iteration: int) -> np.ndarray:
@@ -191,3 +195,41 @@ def test_evaluate_wants_one_voxel_size_and_an_overlap(tmp_path: Path) -> None:
     with pytest.raises(GeometryError, match="do not overlap"):
         dacapo.evaluate(f"{tmp_path}/x.zarr/a", f"{tmp_path}/x.zarr/c")
     assert dacapo.evaluate(f"{tmp_path}/x.zarr/a", f"{tmp_path}/x.zarr/a").voi == 0
+
+
+def test_a_prediction_goes_on_with_the_blocks_it_began_with(
+    trained: tuple[RunConfig, Stores, Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Blocks that were chosen for the memory at hand are not chosen anew: what is done stays done."""
+    from dacapo import predict
+
+    run, stores, volume = trained
+    how = {"iteration": 20, "workers": 0, "stores": stores}
+    monkeypatch.setattr(predict_module, "cheapest_block", lambda *_: Coordinate((13, 20, 18)))
+    first = predict(run, f"{volume}/raw", tmp_path / "p.zarr" / "p", **how)
+    assert first.total > 1
+    monkeypatch.setattr(predict_module, "cheapest_block", lambda *_: Coordinate((8, 8, 8)))
+    again = predict(run, f"{volume}/raw", tmp_path / "p.zarr" / "p", **how)
+    assert (again.total, again.skipped) == (first.total, first.total)
+
+
+def test_blocks_grow_with_the_memory_and_the_context(
+    trained: tuple[RunConfig, Stores, Path], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Where larger blocks mean less context they are taken, unless workers would have none, or memory too little."""
+    from dacapo import network
+
+    run, whole = trained[0], Coordinate((640, 640, 640))
+    total = Roi((0, 0, 0), whole)
+
+    def chosen(budget: int, workers: int = 0, of: Roi = total) -> tuple[int, ...]:
+        monkeypatch.setattr(network, "MEMORY_BUDGET", budget)
+        monkeypatch.setattr(network, "SHARE_OF_FREE", 0.0)
+        return tuple(predict_module.cheapest_block(run, of.shape, of, None, workers))
+
+    assert chosen(2**28) == (128, 128, 128)
+    large = chosen(2**40)
+    assert min(large) > 128
+    assert all(n % 64 == 0 for n in large)
+    assert chosen(2**40, workers=25) == (128, 128, 128)
+    assert chosen(2**40, of=Roi((0, 0, 0), (30, 70, 100))) == (30, 128, 128)

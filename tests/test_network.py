@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 from dacapo.arrays import from_numpy
 from dacapo.experiments.run_config import RunConfig
 from dacapo.geometry import Coordinate, Roi
-from dacapo.network import Network, quantised
+from dacapo.network import Network, folded, quantised
 
 CPU = torch.device("cpu")
 
@@ -133,3 +133,63 @@ def test_quantised_covers_the_value_range() -> None:
     assert (stored[0], stored[-1]) == (0, 255)
     back = stored / 255 * 2 - 1
     assert np.abs(back - values.clip(-1, 1)).max() <= 1 / 255 + 1e-6
+
+
+@pytest.mark.parametrize("architecture", ["cnnectome_unet", "residual_encoder_unet"])
+@pytest.mark.parametrize("dims", [2, 3])
+def test_folding_batch_norms_changes_nothing_but_rounding(architecture: str, dims: int) -> None:
+    """A model for prediction has no batch norm left, says what the model says, and the model is as it was."""
+    config = {
+        "type": architecture, "input_shape": [16] * dims, "fmaps_in": 1, "fmaps_out": 4, "num_fmaps": 4,
+        "downsample_factors": [[2] * dims], "batch_norm": True,
+    }  # fmt: skip
+    config |= (
+        {"fmap_inc_factor": 2, "padding": "same", "use_attention": True} if architecture == "cnnectome_unet" else {}
+    )
+    run = RunConfig.from_dict(
+        {"name": "r", "task": {"type": "affinities", "neighborhood": [[1] * dims]}, "architecture": config}
+    )
+    model = run.model.train()
+    with torch.no_grad(), torch.random.fork_rng(devices=[]):
+        torch.manual_seed(0)
+        for norm in (m for m in model.modules() if isinstance(m, torch.nn.modules.batchnorm._BatchNorm)):
+            norm.weight.uniform_(0.5, 2), norm.bias.uniform_(-1, 1)
+        for _ in range(3):
+            model(torch.rand(2, 1, *run.model.input_shape))
+        x = torch.rand(1, 1, *run.model.input_shape)
+    model.eval()
+    before = {name: value.clone() for name, value in model.state_dict().items()}
+    changed = folded(model)
+    assert not any(isinstance(m, torch.nn.modules.batchnorm._BatchNorm) for m in changed.modules())
+    with torch.inference_mode():
+        torch.testing.assert_close(changed(x), model(x), atol=1e-5, rtol=1e-5)
+    assert all(torch.equal(value, before[name]) for name, value in model.state_dict().items())
+
+
+def test_only_what_runs_in_order_is_folded() -> None:
+    """Batch norms of foreign modules stay, unless they are in a plain sequence."""
+
+    class Foreign(torch.nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.parts = torch.nn.Sequential(torch.nn.Conv3d(1, 1, 1), torch.nn.BatchNorm3d(1))
+
+        def forward(self, x: torch.Tensor) -> torch.Tensor:
+            return self.parts[1](x) + self.parts[0](x)
+
+    run = make_run("same", [[2, 2, 2]], batch_norm=False)
+    model = run.model.eval()
+    assert folded(model) is model
+    model.chain = torch.nn.Sequential(Foreign(), torch.nn.Conv3d(1, 2, 1), torch.nn.BatchNorm3d(2)).eval()
+    changed = folded(model).chain
+    assert isinstance(changed[0].parts[1], torch.nn.BatchNorm3d)
+    assert isinstance(changed[2], torch.nn.Identity)
+
+
+def test_uint8_predictions_are_the_quantised_ones() -> None:
+    """What a region becomes on the device is what `quantised` makes of it, bit for bit."""
+    run = make_run("same", [[2, 2, 2]])
+    network = Network(run, from_numpy(np.random.default_rng(3).random((9, 14, 12), np.float32)), CPU)
+    for value_range in ((0.0, 1.0), (-1.0, 1.0), (0.1, 0.9)):
+        expected = quantised(network.predict(), value_range, np.dtype(np.uint8))
+        np.testing.assert_array_equal(network.predict(value_range=value_range), expected)

@@ -173,12 +173,12 @@ def forward(parameters: dict[str, Any], folder: Path) -> Any:
     from dacapo.arrays import open_array
     from dacapo.geometry import Coordinate, Roi
     from dacapo.network import Network
-    from dacapo.predict import blocks_and_chunks
+    from dacapo.predict import cheapest_block
 
     device = _prepared()
     raw = open_array(f"{folder}/volume.zarr/raw")
     run_config = _run(parameters, folder)
-    block, _ = blocks_and_chunks(Coordinate(parameters["shape"]), raw.roi, None)
+    block = cheapest_block(run_config, Coordinate(parameters["shape"]), raw.roi, None, 0)
     network = Network(run_config, raw, device, Coordinate(block))
     tiles = sum(
         len(list(network.tiles.cover(Roi(begin, block).intersect(raw.roi))))

@@ -2,14 +2,17 @@
 
 `Tiles` cuts a region into tiles whose every voxel has seen all that the network can see of its
 surroundings (mirrored beyond the volume), so the result does not depend on how it was cut. `Network`
-runs them. May import `experiments`, `arrays`; torch inside functions.
+runs them, with batch norms folded into the convolutions before them, and reads the next while one runs. May import
+`experiments`, `arrays`; torch inside functions.
 """
 
 from __future__ import annotations
 
 import itertools
 import math
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
+from concurrent.futures import ThreadPoolExecutor
+from copy import deepcopy
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -19,15 +22,18 @@ from dacapo.geometry import Coordinate, Grid, Roi
 
 if TYPE_CHECKING:
     import torch
+    from torch import Tensor, nn
 
     from dacapo.arrays import Array
     from dacapo.experiments.architectures import ArchitectureConfig
     from dacapo.experiments.run_config import RunConfig
 
-MEMORY_BUDGET = 3 * 2**29
+MEMORY_BUDGET = 5 * 2**28
 """Bytes of activations that a tile may take on a CPU, unless most of it would be context."""
-LEAST_EFFICIENCY = 0.1
+LEAST_EFFICIENCY = 0.25
 """Share of the voxels run through the network that are not context, below which more memory is taken."""
+SHARE_OF_FREE = 0.25
+"""Of the free memory, that the processes of a machine may take for activations then."""
 
 
 SMALL_SLICE = 20480
@@ -156,44 +162,103 @@ class Network:
         self.tiles = fitting_tiles(run, region or self.roi.shape, device, budget, processes)
         run.to(device)
         run.model.eval()
+        self.model = folded(run.model)
 
     @property
     def num_channels(self) -> int:
         return int(self.run.model.num_out_channels)
 
-    def predict(self, roi: Roi | None = None) -> np.ndarray:
-        """float32 (C, *roi.shape) of a region (voxels of the output grid), the whole volume by default."""
+    def predict(self, roi: Roi | None = None, value_range: tuple[float, float] | None = None) -> np.ndarray:
+        """A region (voxels of the output grid; the whole volume by default): float32 (C, *roi.shape).
+
+        With a `value_range`, uint8 as `quantised` makes it.
+        """
         roi = roi or self.roi
-        out = np.empty((self.num_channels, *roi.shape), np.float32)
-        for tiles in _batched(self.tiles.cover(roi), self.tiles.batch_size):
-            for tile, values in zip(tiles, self._run(tiles), strict=True):
-                inside = tile.intersect(roi)
-                source = tuple(
-                    slice(a - o, b - o) for a, b, o in zip(inside.begin, inside.end, tile.begin, strict=True)
-                )
-                target = tuple(slice(a - o, b - o) for a, b, o in zip(inside.begin, inside.end, roi.begin, strict=True))
-                out[(slice(None), *target)] = values[(slice(None), *source)]
+        out = np.empty((self.num_channels, *roi.shape), np.float32 if value_range is None else np.uint8)
+        batches = _batched(self.tiles.cover(roi), self.tiles.batch_size)
+        for tiles, data in _read_ahead(batches, self._read):
+            inside = [tile.intersect(roi) for tile in tiles]
+            for tile, kept, values in zip(tiles, inside, self._run(data), strict=True):
+                source = (slice(a - o, b - o) for a, b, o in zip(kept.begin, kept.end, tile.begin, strict=True))
+                target = tuple(slice(a - o, b - o) for a, b, o in zip(kept.begin, kept.end, roi.begin, strict=True))
+                part = values[(slice(None), *source)]
+                out[(slice(None), *target)] = (part if value_range is None else _quantised(part, value_range)).cpu()
         return out
 
-    def _run(self, tiles: list[Roi]) -> np.ndarray:
-        """The exact parts of some tiles: float32 (B, C, *spatial)."""
-        import torch
-
+    def _read(self, tiles: list[Roi]) -> np.ndarray:
+        """What the network sees of some tiles: float32 (B, C, *spatial)."""
         shape = self.tiles.input_shape
         data = np.empty((len(tiles), self.run.architecture_config.num_in_channels, *shape), np.float32)
         for i, tile in enumerate(tiles):
             data[i] = self.raw.read(self.tiles.input_of(tile), pad="reflect").reshape(data.shape[1:])
+        return data
+
+    def _run(self, data: np.ndarray) -> Tensor:
+        """The exact parts of some tiles: float32 (B, C, *spatial), on the device."""
+        import torch
+
+        shape = self.tiles.input_shape
         x = torch.from_numpy(data).to(self.device, memory_format=self.run.memory_format)
         with torch.inference_mode(), self.run.autocast(self.device):
-            y = self.run.model(x).float()
+            y = self.model(x)
         made = self.run.architecture_config.output_offset_of(shape) + self.run.model.head_context
         part = (slice(o - m, o - m + n) for o, m, n in zip(self.tiles.offset, made, self.tiles.shape, strict=True))
-        return y[(..., *part)].cpu().numpy()
+        return y[(..., *part)].float()
+
+
+def folded(model: nn.Module) -> nn.Module:
+    """The model for prediction: each batch norm of our own networks is part of the convolution before it.
+
+    y = s (w x + b - m) + t is a convolution with s w and s (b - m) + t; the difference is rounding. The model itself
+    where there is nothing to fold, else a copy.
+    """
+    from torch import nn
+    from torch.nn.modules.batchnorm import _BatchNorm
+    from torch.nn.utils.fusion import fuse_conv_bn_eval
+
+    def chains(module: nn.Module) -> Iterator[nn.Sequential]:
+        # Below a module of others nobody knows in which order its parts are run.
+        if type(module) is nn.Sequential:
+            yield module
+        elif type(module) is not nn.ModuleList and not type(module).__module__.startswith("dacapo."):
+            return
+        for child in module.children():
+            yield from chains(child)
+
+    def foldable(convolution: nn.Module, norm: nn.Module) -> bool:
+        return (
+            type(convolution) in (nn.Conv2d, nn.Conv3d)
+            and isinstance(norm, _BatchNorm)
+            and norm.running_mean is not None
+            and not any(m._forward_hooks or m._forward_pre_hooks for m in (convolution, norm))
+        )
+
+    if not any(foldable(*pair) for chain in chains(model) for pair in itertools.pairwise(chain)):
+        return model
+    copy = deepcopy(model, {id(model.architecture): model.architecture}).eval()
+    for chain in chains(copy):
+        for i in range(len(chain) - 1):
+            if foldable(chain[i], chain[i + 1]):
+                chain[i], chain[i + 1] = fuse_conv_bn_eval(chain[i], chain[i + 1]), nn.Identity()
+    return copy
 
 
 def _batched(tiles: Iterator[Roi], size: int) -> Iterator[list[Roi]]:
     while batch := list(itertools.islice(tiles, size)):
         yield batch
+
+
+def _read_ahead(batches: Iterable[list[Roi]], read: Any) -> Iterator[tuple[list[Roi], np.ndarray]]:
+    """Batches with their data: the next is read while one is used."""
+    with ThreadPoolExecutor(1, thread_name_prefix="reader") as reader:
+        waiting = None
+        for tiles in batches:
+            coming = tiles, reader.submit(read, tiles)
+            if waiting is not None:
+                yield waiting[0], waiting[1].result()
+            waiting = coming
+        if waiting is not None:
+            yield waiting[0], waiting[1].result()
 
 
 def output_grid(run: RunConfig, raw: Array) -> Grid:
@@ -206,22 +271,23 @@ def fitting_tiles(
 ) -> Tiles:
     """Tiles for a region within a budget of bytes.
 
-    Without a budget, 1.5 GiB on a CPU; more, up to this process's share of what is free, while most of what
-    is run through the network would be context. On a GPU, most of its free memory.
+    Without a budget, `MEMORY_BUDGET` on a CPU; more, up to this process's share of what is free, while most of what
+    is run through the network would be context. On a GPU, its share of most of the free memory.
     """
     import os
 
     def tiles(budget: int) -> Tiles:
-        return Tiles(run.architecture_config, region, activation_bytes(run), budget, run.model.head_context)
+        per_voxel = activation_bytes(run, device)
+        return Tiles(run.architecture_config, region, per_voxel, budget, run.model.head_context)
 
     if budget is not None:
         return tiles(budget)
     if device.type == "cuda":
         import torch
 
-        return tiles(int(0.6 * torch.cuda.mem_get_info(device)[0]))
+        return tiles(int(0.6 * torch.cuda.mem_get_info(device)[0] / max(1, processes)))
     free = os.sysconf("SC_AVPHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
-    most = max(MEMORY_BUDGET, int(0.4 * free / max(1, processes)))
+    most = max(MEMORY_BUDGET, int(SHARE_OF_FREE * free / max(1, processes)))
     budget = MEMORY_BUDGET
     found = tiles(budget)
     while found.efficiency < LEAST_EFFICIENCY and budget < most:
@@ -230,10 +296,27 @@ def fitting_tiles(
     return found
 
 
-def activation_bytes(run: RunConfig) -> int:
-    """Bytes of activations per input voxel at the network's widest moment; measured, the library takes as much again."""
+def activation_bytes(run: RunConfig, device: torch.device) -> int:
+    """Bytes of activations per input voxel at the network's widest moment.
+
+    Measured on CPUs: a fifth to two thirds of inputs and outputs of all channels there, so 0.7 of them are counted; on
+    a GPU, whose library takes memory to work in, all.
+    """
+    from contextlib import nullcontext
+
     channels = run.architecture_config.peak_channels + 2 * run.model.num_out_channels
-    return int(2 * 4 * channels * math.prod(run.architecture_config.scale_factor))
+    itemsize = 4 if isinstance(run.autocast(device), nullcontext) else 2
+    share = 1.0 if device.type == "cuda" else 0.7
+    return max(1, int(share * 2 * itemsize * channels * math.prod(run.architecture_config.scale_factor)))
+
+
+def _quantised(prediction: Tensor, value_range: tuple[float, float]) -> Tensor:
+    """As `quantised`, wherever the prediction is."""
+    import torch
+
+    low, high = value_range
+    scaled = (prediction - low).mul_(255 / (high - low))
+    return scaled.round_().clamp_(0, 255).to(torch.uint8)
 
 
 def quantised(prediction: np.ndarray, value_range: tuple[float, float], dtype: np.dtype[Any]) -> np.ndarray:

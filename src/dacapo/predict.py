@@ -69,7 +69,8 @@ def predict(
     dtype : "uint8" or "float32"
         uint8 stands for the value range of the task (0 to 1 for affinities), which is stored beside it.
     block_shape : Coordinate, optional
-        Voxels that are predicted and written at once: whole chunks.
+        Voxels that are predicted and written at once: whole chunks. By default as many as make the network run over the
+        least context, in the memory at hand; a call that goes on takes the blocks it began with.
     chunk : Coordinate, optional
         Voxels of a chunk of the output; by default the largest up to 64 that divides the block.
     overwrite : bool
@@ -101,6 +102,9 @@ def predict(
     total = whole if roi is None else roi.intersect(whole)
     if total.empty:
         raise ConfigError(f"roi {roi} does not touch the volume, which has {tuple(whole.shape)} voxels")
+    if block_shape is None:
+        block_shape = None if overwrite else begun_with(output)
+        block_shape = block_shape or cheapest_block(run, whole.shape, total, chunk, workers)
     block, chunk = blocks_and_chunks(whole.shape, total, block_shape, chunk)
     # A chunk is written as a whole: what is asked for, and the rest of its chunks.
     total = total.snap_to_grid(chunk, mode="grow").intersect(whole)
@@ -113,7 +117,7 @@ def predict(
         dtype=np.dtype(dtype),
         grid=output_grid(run, source),
         chunk=(1, *chunk),
-        attributes=prediction_attributes(run, iteration, np.dtype(dtype)),
+        attributes=prediction_attributes(run, iteration, np.dtype(dtype)) | {"block": list(block)},
     )
     check_blocks(block, target, total)
     return run_blocks(
@@ -159,7 +163,7 @@ def block_worker(
     from dacapo.experiments.datasplits.datasets.arrays import ArrayConfig
     from dacapo.experiments.run_config import RunConfig
     from dacapo.geometry import Coordinate
-    from dacapo.network import Network, quantised
+    from dacapo.network import Network
     from dacapo.store.weights_store import read_weights
 
     context = create_compute_context()
@@ -172,10 +176,10 @@ def block_worker(
         config, ArrayConfig.from_dict(raw).array(), context.device, Coordinate(region), processes=processes
     )
     assert config.task is not None
-    value_range = config.task.predictor.value_range
+    value_range = config.task.predictor.value_range if target.dtype == "uint8" else None
 
     def process(block: Any) -> None:
-        target.write(block.write_roi, quantised(network.predict(block.write_roi), value_range, target.dtype))
+        target.write(block.write_roi, network.predict(block.write_roi, value_range))
 
     return process
 
@@ -201,6 +205,49 @@ def chosen_iteration(run: RunConfig, stores: Stores, iteration: int | None, crit
             raise ConfigError(f"{run}: not trained yet: run `dacapo train {run}` first")
         return latest
     return run.best(criterion).iteration
+
+
+LARGEST_BLOCK = 2**29
+"""Bytes of a block of the prediction."""
+WORTH_IT = 1.1
+"""How much less a larger block has to be run through the network: many small ones go on better after a stop."""
+
+
+def begun_with(output: str | Path) -> Coordinate | None:
+    """The blocks that a prediction, which is there already, was begun with."""
+    from dacapo.arrays import open_array
+    from dacapo.errors import DacapoError
+    from dacapo.geometry import Coordinate
+
+    try:
+        block = open_array(str(output)).attributes.get("block")
+    except DacapoError:
+        return None
+    return Coordinate(block) if block else None
+
+
+def cheapest_block(run: RunConfig, whole: Coordinate, total: Roi, chunk: Coordinate | None, workers: int) -> Coordinate:
+    """Blocks of which the least is context: from two chunks a side on, with enough of them for all workers."""
+    import math
+
+    from dacapo.compute_context import create_compute_context
+    from dacapo.geometry import Coordinate
+    from dacapo.network import fitting_tiles
+
+    device = create_compute_context().device
+    chunk = Coordinate(chunk or (min(64, n) for n in whole))
+    chosen, best = None, 0.0
+    for side in range(2, 9):
+        block = Coordinate(c * max(1, min(side, -(-t // c))) for c, t in zip(chunk, total.shape, strict=True))
+        count = math.prod(-(-t // b) for t, b in zip(total.shape, block, strict=True))
+        large = math.prod(block) * run.model.num_out_channels > LARGEST_BLOCK
+        if chosen is not None and (large or count < 4 * max(1, workers)):
+            break
+        efficiency = fitting_tiles(run, block, device, processes=workers).efficiency
+        if efficiency > WORTH_IT * best:
+            chosen, best = block, efficiency
+    assert chosen is not None
+    return chosen
 
 
 def blocks_and_chunks(
