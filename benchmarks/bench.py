@@ -82,10 +82,11 @@ def write(
     if python is not None:
         versions["peers"] = environments.versions(python, environments.names())
     how = f"up to {options.repeats} repetitions" + (", tiny sizes: the figures mean nothing" if options.quick else "")
-    text = report.results(outcomes, environments.machine(), versions, failed, how)
-    (folder / "RESULTS.md").write_text(text, encoding="utf-8")
+    file = folder / "RESULTS.md"
+    before = file.read_text(encoding="utf-8") if file.exists() else ""
+    file.write_text(report.results(outcomes, environments.machine(), versions, failed, how, before), encoding="utf-8")
     report.plot(outcomes, folder / "results.svg")
-    print(f"{folder / 'RESULTS.md'}")
+    print(file)
 
 
 if __name__ == "__main__":

@@ -19,12 +19,18 @@ To repeat: `make bench` (`python -m benchmarks --help`: `--only CASE`, `--repeat
 environment for the peers in `.peers/` from `benchmarks/peers.txt`.
 """
 
+GPU = "## On a GPU"
+NO_GPU = f"""{GPU}
+
+Not measured: no GPU was at hand. `python benchmarks/gpu.py --output benchmarks/RESULTS.md` measures, and keeps its table here.
+"""
+
 
 def results(
     outcomes: list[Outcome], machine: Mapping[str, str], versions: Mapping[str, Mapping[str, str]],
-    failed: Mapping[str, str], how: str,
+    failed: Mapping[str, str], how: str, before: str = "",
 ) -> str:  # fmt: skip
-    """RESULTS.md."""
+    """RESULTS.md; what a GPU came to in the one from before is kept."""
     lines = [INTRODUCTION, "## Machine and versions", ""]
     lines += [f"- {name}: {value}" for name, value in machine.items()]
     lines += [f"- {name}: {', '.join(f'{n} {v}' for n, v in found.items())}" for name, found in versions.items()]
@@ -32,7 +38,8 @@ def results(
     lines += [f"- {how}", "", "## Bars", "", *bars(outcomes), "", "![ratios](results.svg)", ""]
     for outcome in outcomes:
         lines += section(outcome)
-    return "\n".join(lines) + "\n"
+    _, heading, on_gpu = before.partition(GPU)
+    return "\n".join(lines) + "\n" + (heading + on_gpu or NO_GPU)
 
 
 def bars(outcomes: list[Outcome]) -> list[str]:

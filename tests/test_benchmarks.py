@@ -210,3 +210,24 @@ def test_a_sweep_computes_what_it_shares_once(small_run: RunConfig, monkeypatch:
     prediction = np.random.default_rng(0).random((4, 8, 8, 8), np.float32)
     assert len(list(post.process_all(prediction, list(post.enumerate_parameters())))) == 6
     assert len(calls) == 2
+
+
+def test_the_gpu_script_rehearses_and_keeps_its_table(tmp_path: Path) -> None:
+    """Every number of it is measured, on a CPU too; its section of the results outlives a run of the other benchmarks."""
+    import subprocess
+    import sys
+
+    from benchmarks import report
+
+    file = tmp_path / "RESULTS.md"
+    file.write_text(report.results([], {}, {}, {}, "once"))
+    command = [sys.executable, "benchmarks/gpu.py", "--device", "cpu", "--quick", "--no-compile", "--workers", "0"]
+    command += ["--network", "small", "--data", str(tmp_path), "--output", str(file)]
+    subprocess.run(command, cwd=ROOT, check=True, timeout=300, capture_output=True)
+    measured = file.read_text()
+    assert "Not measured: no GPU" not in measured
+    assert measured.count(report.GPU) == 1
+    for row in ("| bfloat16, channels last |", "| 0 workers |", "| disk to disk, in this process |"):
+        assert row in measured
+    again = report.results([], {}, {}, {}, "once", before=measured)
+    assert again.partition(report.GPU)[2] == measured.partition(report.GPU)[2]

@@ -7,6 +7,8 @@ import signal
 import subprocess
 import sys
 import time
+from collections.abc import Iterator
+from importlib import import_module
 from pathlib import Path
 
 import numpy as np
@@ -19,6 +21,8 @@ from dacapo.errors import ConfigError, DataError, DuplicateNameError, GeometryEr
 from dacapo.experiments.run_config import RunConfig
 from dacapo.store import Stores
 from dacapo.store.stores import LocalWeightsStore
+
+dacapo_train, cli_group = import_module("dacapo.train"), import_module("dacapo.cli.group")
 
 
 def final_state(stores: Stores, run: str = "small") -> tuple[dict[str, torch.Tensor], list[float], list[object]]:
@@ -33,6 +37,38 @@ def assert_same(a: tuple, b: tuple) -> None:
     assert all(torch.equal(a[0][k], b[0][k]) for k in a[0])
     assert a[1] == b[1]
     assert repr(a[2]) == repr(b[2])
+
+
+def test_where_the_time_goes_is_shown_and_stored(
+    tmp_path: Path, stores: Stores, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Data, forward, backward and optimiser add up to an iteration; slow data shows as data."""
+    run = RunConfig.from_dict(small_experiment(tmp_path, num_iterations=6, validation_interval=6))
+    loaded = RunConfig.data_loader
+
+    def slowly(self: RunConfig, *args: int) -> Iterator[dict[str, torch.Tensor]]:
+        for batch in loaded(self, *args):
+            time.sleep(0.05)
+            yield batch
+
+    monkeypatch.setattr(RunConfig, "data_loader", slowly)
+    seen: list[dacapo_train.Progress] = []
+    dacapo.train_run(run, validate=False, stores=stores, progress=seen.append)
+    stats = stores.stats.retrieve_training_stats("small").iteration_stats
+    assert stats == run.training_stats.iteration_stats
+    for s in stats:
+        assert s.split is not None
+        assert s.split.data >= 0.05
+        assert min(s.split) > 0
+        assert sum(s.split[1:]) <= s.time + 1e-4
+    last = seen[-1]
+    assert last.iteration == 6
+    assert set(last.shares) == {"data", "forward", "backward", "optimizer"}
+    assert 0.5 < sum(last.shares.values()) <= 1.001
+    assert last.shares["data"] >= 0.05 / last.seconds_per_iteration
+    line = cli_group._shares(last)
+    assert line.startswith("data ")
+    assert "optimizer" in line
 
 
 @pytest.fixture

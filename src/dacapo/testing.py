@@ -157,9 +157,12 @@ class StatsStoreTests:
 
     @staticmethod
     def stats(losses: list[float], start: int = 0) -> TrainingStats:
-        from dacapo.experiments.stats import TrainingIterationStats, TrainingStats
+        from dacapo.experiments.stats import StepTimes, TrainingIterationStats, TrainingStats
 
-        return TrainingStats([TrainingIterationStats(i, loss, 0.1) for i, loss in enumerate(losses, start)])
+        split = StepTimes(0.1 / 3, 0.02, 0.03, 1e-6)  # of every other, as of a run that an earlier version began
+        return TrainingStats(
+            [TrainingIterationStats(i, loss, 0.1, split if i % 2 else None) for i, loss in enumerate(losses, start)]
+        )
 
     @staticmethod
     def scores(by_iteration: dict[int, list[list[list[float]]]]) -> Any:

@@ -11,7 +11,7 @@ import logging
 import math
 import time
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -20,9 +20,9 @@ from dacapo.upstream_calls import also_called_as
 from dacapo.upstream_calls import train as upstream_train
 
 if TYPE_CHECKING:
-    import torch
-
     from dacapo.experiments.run_config import RunConfig
+    from dacapo.experiments.stats import StepTimes, TrainingIterationStats
+    from dacapo.experiments.step import Step
     from dacapo.store import Stores
 
 logger = logging.getLogger(__name__)
@@ -133,24 +133,15 @@ class Progress:
     num_iterations: int
     loss: float
     seconds_per_iteration: float
-    data_share: float
-    """Share of the time spent waiting for samples."""
+    split: StepTimes | None = None
+    """Mean seconds that an iteration spent waiting for samples, in the forward and backward pass, and in the optimiser."""
     event: str = "step"
 
-
-@dataclass
-class _Clock:
-    """Where the time goes: waiting for data, and all of it."""
-
-    data: float = 0.0
-    total: float = 0.0
-    steps: int = 0
-    since: float = field(default_factory=time.perf_counter)
-
-    def lap(self) -> float:
-        now = time.perf_counter()
-        elapsed, self.since = now - self.since, now
-        return elapsed
+    @property
+    def shares(self) -> dict[str, float]:
+        """Share of the time of each part; what no part took (checkpoints, snapshots) is in none."""
+        total = max(1e-9, self.seconds_per_iteration)
+        return {name: seconds / total for name, seconds in self.split._asdict().items()} if self.split else {}
 
 
 def train_run(
@@ -188,14 +179,14 @@ def train_run(
             session.data_arrived()
             looked_at = interval is not None and iteration % interval == 0
             step = run.train_step(iteration, batch, device, looked_at=looked_at)
-            session.stepped(iteration, step.loss)
+            session.stepped(iteration, step)
             if looked_at:
                 save_snapshot(stores.arrays.snapshot_container(run.name).container, run, iteration, batch, step)
             if ends_interval(run, iteration):
                 session.checkpoint(iteration + 1, keep=True)
                 if validate:
                     _validate_if_due(run, iteration + 1, stores, progress)
-                session.clock.lap()
+                session.lap()
             elif session.since_checkpoint() > CHECKPOINT_SECONDS:
                 session.checkpoint(iteration + 1, keep=False)
         keep_freed_memory(False)
@@ -233,11 +224,11 @@ def _validate_if_due(
     if not due or done or not run.datasplit.validate:
         return
     if progress:
-        progress(Progress(iteration, run.num_iterations, math.nan, 0.0, 0.0, event="validating"))
+        progress(Progress(iteration, run.num_iterations, math.nan, 0.0, event="validating"))
     keep_freed_memory(False)
     validate_run(run, iteration, stores=stores)
     if progress:
-        progress(Progress(iteration, run.num_iterations, math.nan, 0.0, 0.0, event="validated"))
+        progress(Progress(iteration, run.num_iterations, math.nan, 0.0, event="validated"))
     keep_freed_memory(True)
     run.model.train()
 
@@ -247,33 +238,34 @@ class _Session:
 
     def __init__(self, run: RunConfig, stores: Stores, start: int, progress: Callable[[Progress], None] | None) -> None:
         self.run, self.stores, self.progress = run, stores, progress
-        self.clock = _Clock()
-        self.pending: list[tuple[int, torch.Tensor, float]] = []
+        self.pending: list[tuple[int, Step, float, float]] = []
+        self.waited = 0.0
         self.rolling: int | None = None
         kept = start == 0 or start % run.validation_interval == 0 or start == run.num_iterations
         if not kept:
             self.rolling = start
-        self.last_flush = self.last_checkpoint = time.perf_counter()
+        self.last_flush = self.last_checkpoint = self.last_lap = time.perf_counter()
         run.model.train()
 
-    def data_arrived(self) -> None:
-        waited = self.clock.lap()
-        self.clock.data += waited
-        self.clock.total += waited
+    def lap(self) -> float:
+        """Seconds since the last lap."""
+        now = time.perf_counter()
+        elapsed, self.last_lap = now - self.last_lap, now
+        return elapsed
 
-    def stepped(self, iteration: int, loss: torch.Tensor) -> None:
-        elapsed = self.clock.lap()
-        self.clock.total += elapsed
-        self.clock.steps += 1
-        self.pending.append((iteration, loss, elapsed))
+    def data_arrived(self) -> None:
+        self.waited = self.lap()
+
+    def stepped(self, iteration: int, step: Step) -> None:
+        from dacapo.experiments.step import Step
+
+        self.pending.append((iteration, Step(step.loss, clock=step.clock), self.waited, self.lap()))
         if time.perf_counter() - self.last_flush > FLUSH_SECONDS:
             self.flush()
 
     def flush(self) -> None:
         """Write the losses; reading them is what waits for the device."""
-        from dacapo.experiments.stats import TrainingIterationStats
-
-        new = [TrainingIterationStats(i, float(loss), seconds) for i, loss, seconds in self.pending]
+        new = [_stats(*pending) for pending in self.pending]
         self.pending.clear()
         self.last_flush = time.perf_counter()
         for stats in new:
@@ -285,16 +277,7 @@ class _Session:
             self.run.training_stats.add_iteration_stats(stats)
         self.stores.stats.append_training_stats(self.run.name, new)
         if self.progress and new:
-            clock = self.clock
-            self.progress(
-                Progress(
-                    new[-1].iteration + 1,
-                    self.run.num_iterations,
-                    sum(s.loss for s in new) / len(new),
-                    clock.total / max(1, clock.steps),
-                    clock.data / max(1e-9, clock.total),
-                )
-            )
+            self.progress(_progress(self.run, new))
 
     def since_checkpoint(self) -> float:
         return time.perf_counter() - self.last_checkpoint
@@ -307,4 +290,21 @@ class _Session:
             self.stores.weights.remove(self.run.name, self.rolling)
         self.rolling = None if keep else iteration
         self.last_checkpoint = time.perf_counter()
-        self.clock.lap()
+        self.lap()
+
+
+def _stats(iteration: int, step: Step, waited: float, elapsed: float) -> TrainingIterationStats:
+    from dacapo.experiments.stats import TrainingIterationStats
+
+    split = step.clock.times(waited) if step.clock is not None else None
+    return TrainingIterationStats(iteration, float(step.loss), elapsed, split)
+
+
+def _progress(run: RunConfig, new: list[TrainingIterationStats]) -> Progress:
+    """Means over the iterations since the last one."""
+    from dacapo.experiments.stats import StepTimes
+
+    splits = [s.split for s in new if s.split is not None]
+    split = StepTimes(*(sum(part) / len(splits) for part in zip(*splits, strict=True))) if splits else None
+    seconds = sum(s.time for s in new) / len(new) + (split.data if split else 0.0)
+    return Progress(new[-1].iteration + 1, run.num_iterations, sum(s.loss for s in new) / len(new), seconds, split)

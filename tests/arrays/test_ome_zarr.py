@@ -507,3 +507,13 @@ def test_convert(tmp_path: Path, options: dict) -> None:
     again = convert(copy, tmp_path / "w.zarr/a", **options)
     assert (again.grid, again.axis_names, again.attributes) == (GRID, source.axis_names, {"from": "numpy"})
     np.testing.assert_array_equal(again.read(), data)
+
+
+@pytest.mark.parametrize(("dtype", "level"), [("uint8", 1), ("float32", 1), ("uint64", 3), ("uint32", 3)])
+def test_labels_are_compressed_harder_than_images(tmp_path: Path, dtype: str, level: int) -> None:
+    """Images and predictions are written with zstd's level 1, labels with 3, in both versions of zarr."""
+    for ome in ("0.4", "0.5"):
+        create_array(f"{tmp_path}/{ome}.zarr/a", shape=(8, 8, 8), dtype=dtype, grid=Grid((1.0,) * 3), ome=ome)
+    codecs = json.loads((tmp_path / "0.5.zarr/a/s0/zarr.json").read_text())["codecs"]
+    assert next(c for c in codecs if c["name"] == "zstd")["configuration"]["level"] == level
+    assert json.loads((tmp_path / "0.4.zarr/a/s0/.zarray").read_text())["compressor"]["clevel"] == level

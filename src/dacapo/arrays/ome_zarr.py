@@ -343,10 +343,17 @@ def _image_files(
     return {**group, f"{LEVEL}/.zarray": _array_v2(storage)}
 
 
+def _level(dtype: np.dtype[Any]) -> int:
+    """Of zstd, measured: of images and predictions (bytes, floats) 1 makes the same size as 3 in half to a third of the
+    time; labels are 1/7 of the size with 3, in less time.
+    """
+    return 1 if dtype.kind == "f" or (dtype.kind in "ui" and dtype.itemsize == 1) else 3
+
+
 def _array_v3(storage: Storage) -> dict[str, Any]:
     codecs: list[dict[str, Any]] = [
         {"name": "bytes", "configuration": {"endian": "little"}},
-        {"name": "zstd", "configuration": {"level": 3, "checksum": False}},
+        {"name": "zstd", "configuration": {"level": _level(storage.dtype), "checksum": False}},
     ]
     if storage.chunk != storage.write_chunk:
         index = [codecs[0], {"name": "crc32c"}]
@@ -372,7 +379,7 @@ def _array_v2(storage: Storage) -> dict[str, Any]:
         "shape": storage.shape,
         "chunks": storage.chunk,
         "dtype": storage.dtype.newbyteorder("<").str,
-        "compressor": {"id": "blosc", "cname": "zstd", "clevel": 3, "shuffle": 1, "blocksize": 0},
+        "compressor": {"id": "blosc", "cname": "zstd", "clevel": _level(storage.dtype), "shuffle": 1, "blocksize": 0},
         "fill_value": storage.dtype.type(0).item(),
         "order": "C",
         "filters": None,

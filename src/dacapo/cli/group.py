@@ -123,9 +123,14 @@ class Ticker:
             left = _duration((p.num_iterations - p.iteration) * p.seconds_per_iteration)
             self.show(
                 f"training     {_bar(p.iteration, p.num_iterations)} {p.iteration:,}/{p.num_iterations:,}  {rate}  "
-                f"loss {p.loss:.4f}  data {p.data_share:.0%} of the time  ETA {left}",
+                f"loss {p.loss:.4f}  {_shares(p)}  ETA {left}",
                 final=p.iteration == p.num_iterations,
             )
+
+
+def _shares(p: Progress) -> str:
+    """Where the time goes: a training that waits for data wants more workers, not a faster network."""
+    return " ".join(f"{name} {share:.0%}" for name, share in p.shares.items())
 
 
 def _bar(done: int, total: int, width: int = 20) -> str:

@@ -24,6 +24,7 @@ from dacapo.experiments.datasplits.datasets.datasets import slabs
 from dacapo.experiments.scores import ValidationIterationScores, ValidationScores
 from dacapo.experiments.starts import InitialWeightsConfig
 from dacapo.experiments.stats import TrainingStats
+from dacapo.experiments.step import Step, StepClock
 from dacapo.experiments.tasks import Task, TaskConfig
 from dacapo.experiments.tasks.post_processors import PostProcessorParameters
 from dacapo.experiments.trainers import GunpowderTrainerConfig, TrainerConfig
@@ -45,17 +46,6 @@ class Best(NamedTuple):
     iteration: int
     parameters: PostProcessorParameters
     score: float
-
-
-@dataclass
-class Step:
-    """What a training step leaves; on the device."""
-
-    loss: torch.Tensor
-    probabilities: torch.Tensor | None = None
-    """The prediction of the batch as it is when evaluated; with `looked_at` only, as the next."""
-    gradients: torch.Tensor | None = None
-    """Of the loss by the prediction before the evaluation activation."""
 
 
 @dataclass
@@ -327,6 +317,7 @@ class RunConfig(Config):
         assert self.task is not None
         for group in self.optimizer.param_groups:
             group["lr"] = self.learning_rate_at(iteration)
+        clock = StepClock(device)
         raw = batch["raw"].to(device, memory_format=self.memory_format, non_blocking=True)
         target, weight = (batch[k].to(device, non_blocking=True) for k in ("target", "weight"))
         self.optimizer.zero_grad(set_to_none=True)
@@ -335,13 +326,16 @@ class RunConfig(Config):
         if looked_at:
             prediction.retain_grad()
         loss = self.task.loss.compute(prediction.float(), target, weight)
+        clock.mark()
         loss.backward()
+        clock.mark()
         self.optimizer.step()
+        clock.mark()
         if not looked_at:
-            return Step(loss.detach())
+            return Step(loss.detach(), clock=clock)
         activation = self.model.eval_activation
         shown = prediction.detach().float()
-        return Step(loss.detach(), shown if activation is None else activation(shown), prediction.grad)
+        return Step(loss.detach(), shown if activation is None else activation(shown), prediction.grad, clock)
 
     # State, from and to stores.
 

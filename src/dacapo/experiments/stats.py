@@ -1,4 +1,4 @@
-"""The history of a training: one loss and one time per iteration.
+"""The history of a training: one loss per iteration, and its time.
 
 Imports `errors` and numpy; xarray where it is used. No files: the stores write and read these.
 """
@@ -8,7 +8,7 @@ from __future__ import annotations
 from bisect import bisect_left
 from dataclasses import dataclass, field
 from operator import attrgetter
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, NamedTuple
 
 import numpy as np
 
@@ -20,6 +20,17 @@ if TYPE_CHECKING:
 
 class OutOfOrderError(DacapoError, AssertionError, ValueError):
     """Statistics that go back in time. The documented API speaks of an assertion: it is that as well."""
+
+
+class StepTimes(NamedTuple):
+    """Where the time of an iteration went, in seconds; on CUDA all but `data` by the clock of the device."""
+
+    data: float
+    """Waiting for samples."""
+    forward: float
+    """Copying to the device, the forward pass and the loss."""
+    backward: float
+    optimizer: float
 
 
 @dataclass(slots=True, repr=False)
@@ -34,6 +45,8 @@ class TrainingIterationStats:
         Its loss.
     time : float
         How long it took, in seconds; 0.0 where nobody measured.
+    split : StepTimes, optional
+        Of which parts; None where nobody measured.
 
     Examples
     --------
@@ -46,9 +59,10 @@ class TrainingIterationStats:
     iteration: int
     loss: float
     time: float = 0.0
+    split: StepTimes | None = None
 
     def __repr__(self) -> str:
-        """A time that was not measured is left out."""
+        """A time that was not measured is left out, and the split always."""
         time = f", time={self.time!r}" if self.time else ""
         return f"TrainingIterationStats(iteration={self.iteration!r}, loss={self.loss!r}{time})"
 

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
 from dacapo.experiments.scores import ValidationIterationScores
-from dacapo.experiments.stats import TrainingIterationStats, TrainingStats
+from dacapo.experiments.stats import StepTimes, TrainingIterationStats, TrainingStats
 
 if TYPE_CHECKING:
     from dacapo.experiments.scores import ValidationScores
@@ -59,7 +59,7 @@ class StatsStore(ABC):
     def retrieve_training_stats(self, run: str) -> TrainingStats:
         """What was stored; where iterations were trained again after a kill, the later record counts."""
         records = self._by_iteration(TRAINING, run)
-        return TrainingStats([TrainingIterationStats(r["iteration"], r["loss"], r.get("time", 0.0)) for r in records])
+        return TrainingStats([_training_stats(r) for r in records])
 
     def delete_training_stats(self, run: str) -> None:
         self._delete(TRAINING, run)
@@ -81,7 +81,13 @@ class StatsStore(ABC):
 
 
 def _training_record(s: TrainingIterationStats) -> Record:
-    return {"iteration": int(s.iteration), "loss": float(s.loss), "time": float(s.time)}
+    record = {"iteration": int(s.iteration), "loss": float(s.loss), "time": float(s.time)}
+    return record if s.split is None else record | {"split": [float(seconds) for seconds in s.split]}
+
+
+def _training_stats(r: Record) -> TrainingIterationStats:
+    split = StepTimes(*r["split"]) if r.get("split") else None
+    return TrainingIterationStats(r["iteration"], r["loss"], r.get("time", 0.0), split)
 
 
 def _validation_record(s: ValidationIterationScores) -> Record:
