@@ -31,12 +31,12 @@ CASES = (
             ),
         ),
         (Bar("share of the forward pass's throughput", against=("forward pass",), least=0.9),),
-        full={"shape": [256, 256, 256], "input_shape": [48, 48, 48]},
+        full={"shape": [512, 512, 512], "input_shape": [48, 48, 48]},
         quick={"shape": [32, 64, 64], "input_shape": [16, 16, 16]},
         unit="Mvoxel",
         prepare="network:prepare",
         threads=2,
-        note="256³ voxels, not 512³, which takes minutes on two cores: the ratio is the same. The demo's U-Net, in one "
+        note="The demo's U-Net, in one "
         "process with two threads.",
     ),
     Case(
