@@ -1,5 +1,5 @@
 """Smooth deformations with rotation: drawn, bounded, and applied to images and labels. Imports warp_kernel,
-checks.
+checks, geometry.
 
 A transform knows no voxels: it maps world units, relative to the centre of a box, to world units relative
 to the centre of the array it is read from. So arrays of different voxel sizes are deformed alike.
@@ -159,6 +159,7 @@ def apply_nearest(
     voxel_size: Sequence[float],
     *,
     box: Roi | None = None,
+    within: NDArray[np.bool_] | None = None,
 ) -> NDArray[np.integer] | NDArray[np.bool_]:
     """Deform labels or a mask: each voxel is copied from the nearest one, or is 0 beyond the border.
 
@@ -168,6 +169,8 @@ def apply_nearest(
         Any type; ids are copied bit by bit.
     transform, out_shape, voxel_size, box
         As for `apply_linear`; the voxel size is that of the labels.
+    within : bool (out_shape), contiguous, optional
+        Is filled with where there is a nearest voxel.
 
     Returns
     -------
@@ -185,7 +188,8 @@ def apply_nearest(
     native = np.ascontiguousarray(labels, labels.dtype.newbyteorder("="))
     out = np.empty((*lead, *shape), native.dtype)
     source = unsigned(native).reshape(*lead, *labels.shape)
-    nearest(source, unsigned(out), *_centred(labels.shape, box), *_plan(transform, shape, matrix, per_voxel, voxel_size))
+    known = np.empty((0, 0, 0), bool) if within is None else within.reshape(out.shape)
+    nearest(source, unsigned(out), known, *_centred(labels.shape, box), *_plan(transform, shape, matrix, per_voxel, voxel_size))
     return out.reshape(shape)
 
 

@@ -147,9 +147,13 @@ def linear(  # type: ignore[no-untyped-def]
 
 @numba.njit(cache=True, nogil=True)
 def nearest(  # type: ignore[no-untyped-def]
-    labels, out, begin, size, rotation, displacements, cells, weights, starts
+    labels, out, within, begin, size, rotation, displacements, cells, weights, starts
 ):
-    """Fill out (Z, Y, X) from labels (Z, Y, X) of the same unsigned type, about the centre of the box at `begin`."""
+    """Fill out (Z, Y, X) from labels (Z, Y, X) of the same unsigned type, about the centre of the box at `begin`.
+
+    `within` (bool, of the same shape, or without any voxel) is told where the nearest voxel is one of the labels'.
+    """
+    asked = within.size > 0
     sz, sy, sx = labels.shape
     nz, ny, nx = out.shape
     flat = labels.reshape(sz * sy * sx)
@@ -169,6 +173,8 @@ def nearest(  # type: ignore[no-untyped-def]
                     index[axis, x] = np.int32(math.floor(places[axis, x] + 0.5)) + first
                 inside &= _inside(index[axis], 0, labels.shape[axis] - 1)
             line = out[z, y]
+            if asked:
+                within[z, y] = inside
             if inside:
                 for x in range(nx):
                     line[x] = flat[np.uintp((np.int64(index[0, x]) * sy + index[1, x]) * sx + index[2, x])]
@@ -178,5 +184,7 @@ def nearest(  # type: ignore[no-untyped-def]
                     # No conditional expression: numba would make a float of uint64 and 0.
                     if 0 <= a < sz and 0 <= b < sy and 0 <= c < sx:
                         line[x] = flat[np.uintp((np.int64(a) * sy + b) * sx + c)]
+                        if asked:
+                            within[z, y, x] = True
                     else:
                         line[x] = 0
