@@ -156,9 +156,9 @@ class _Place:
         inner = tuple(slice(m, m + s) for m, s in zip(self.margin, samples.output_shape, strict=True))
         sample = {"raw": np.ascontiguousarray(raw, np.float32)}
         if samples.predictor is not None:
-            target, weight = samples.predictor.make_target(np.ascontiguousarray(gt), valid, self.gt.grid)
-            sample["target"] = np.ascontiguousarray(target[(..., *inner)])
-            sample["weight"] = np.ascontiguousarray(weight[(..., *inner)])
+            sample["target"], sample["weight"] = samples.predictor.make_inner_target(
+                np.ascontiguousarray(gt), valid, self.gt.grid, inner
+            )
         cut = gt[(..., *inner)].reshape(-1, *samples.output_shape)
         sample["gt"] = np.ascontiguousarray(cut.astype(np.int64))
         sample["mask"] = np.ascontiguousarray(valid[(..., *inner)], np.float32)
