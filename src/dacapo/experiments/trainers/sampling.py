@@ -315,5 +315,13 @@ def batches(
         multiprocessing_context="spawn" if num_workers else None,
         pin_memory=torch.cuda.is_available(),
         prefetch_factor=4 if num_workers else None,
+        worker_init_fn=_ready_worker if num_workers else None,
     )
     return iter(loader)
+
+
+def _ready_worker(number: int) -> None:
+    """Sample after sample takes the same memory: taken from the system anew, it would cost as much time as the sample."""
+    from dacapo.compute_context import keep_freed_memory
+
+    keep_freed_memory(True)
