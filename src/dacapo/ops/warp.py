@@ -148,7 +148,13 @@ def apply_linear(
     kept = image.dtype if image.dtype in (np.uint8, np.uint16) else np.dtype(np.float32)
     source = np.ascontiguousarray(image, kept).reshape(len(image), *lead, *image.shape[1:])
     out = np.empty((len(image), *lead, *shape), np.float32)
-    linear(source, out, *_centred(image.shape[1:], box), np.float32(top), *_plan(transform, shape, matrix, per_voxel, voxel_size))
+    linear(
+        source,
+        out,
+        *_centred(image.shape[1:], box),
+        np.float32(top),
+        *_plan(transform, shape, matrix, per_voxel, voxel_size),
+    )
     return out.reshape(len(image), *shape)
 
 
@@ -189,7 +195,13 @@ def apply_nearest(
     out = np.empty((*lead, *shape), native.dtype)
     source = unsigned(native).reshape(*lead, *labels.shape)
     known = np.empty((0, 0, 0), bool) if within is None else within.reshape(out.shape)
-    nearest(source, unsigned(out), known, *_centred(labels.shape, box), *_plan(transform, shape, matrix, per_voxel, voxel_size))
+    nearest(
+        source,
+        unsigned(out),
+        known,
+        *_centred(labels.shape, box),
+        *_plan(transform, shape, matrix, per_voxel, voxel_size),
+    )
     return out.reshape(shape)
 
 

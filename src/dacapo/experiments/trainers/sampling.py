@@ -32,6 +32,9 @@ if TYPE_CHECKING:
 _CACHE_BYTES = 2**28
 """A volume below this size is kept in memory by each process that samples it."""
 
+_PREFETCHED = 2
+"""Batches that a worker process makes ahead."""
+
 
 @dataclass
 class Samples:
@@ -304,24 +307,40 @@ def batches(
     import torch
     from torch.utils.data import DataLoader
 
-    if num_workers and not samples.travels:
+    if not num_workers:
+        pin = torch.cuda.is_available()
+        return iter(
+            DataLoader(samples, batch_size, sampler=_Range(start * batch_size, stop * batch_size), pin_memory=pin)
+        )  # type: ignore[arg-type]
+    from dacapo.experiments.trainers.slots import Slots
+
+    if not samples.travels:
         raise DataError("worker processes need a datasplit config to open: use num_workers=0 with opened datasets")
+    slots = Slots(num_workers, _PREFETCHED + 2)  # the one that is worked with and the one that is asked for meanwhile
     loader = DataLoader(
         samples,  # type: ignore[arg-type]
         batch_size=batch_size,
         sampler=_Range(start * batch_size, stop * batch_size),
         num_workers=num_workers,
         # tensorstore aborts a process that forks after it was used.
-        multiprocessing_context="spawn" if num_workers else None,
+        multiprocessing_context="spawn",
         pin_memory=torch.cuda.is_available(),
-        prefetch_factor=4 if num_workers else None,
-        worker_init_fn=_ready_worker if num_workers else None,
+        prefetch_factor=_PREFETCHED,
+        worker_init_fn=_ready_worker,
+        collate_fn=slots.collate,
     )
-    return iter(loader)
+    return map(slots.receive, iter(loader))
 
 
 def _ready_worker(number: int) -> None:
-    """Sample after sample takes the same memory: taken from the system anew, it would cost as much time as the sample."""
+    """Sample after sample takes the same memory: taken from the system anew, it would cost as much time as the sample.
+    What opening the volumes took is handed back before."""
+    from torch.utils.data import get_worker_info
+
     from dacapo.compute_context import keep_freed_memory
 
+    info = get_worker_info()
+    assert info is not None
+    if isinstance(info.dataset, Samples):
+        assert info.dataset.places
     keep_freed_memory(True)
