@@ -32,6 +32,8 @@ if TYPE_CHECKING:
 _CACHE_BYTES = 2**28
 """A volume below this size is kept in memory by each process that samples it."""
 
+KEPT_BYTES = 2**25
+"""The largest piece of memory that a worker process keeps for the next sample; glibc allows no more."""
 _PREFETCHED = 2
 """Batches that a worker process makes ahead."""
 
@@ -343,4 +345,4 @@ def _ready_worker(number: int) -> None:
     assert info is not None
     if isinstance(info.dataset, Samples):
         assert info.dataset.places
-    keep_freed_memory(True)
+    keep_freed_memory(True, KEPT_BYTES)

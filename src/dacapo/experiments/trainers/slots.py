@@ -40,7 +40,8 @@ class Slots:
         slot = self._free(info.id)
         memory = None if slot is None else self._memory.get((info.id, slot))
         if memory is None or memory.numel() < end:
-            memory = torch.empty(end, dtype=torch.uint8).share_memory_()
+            shared = torch.UntypedStorage._new_shared(end)  # what torch's own collation takes
+            memory = torch.empty(0, dtype=torch.uint8).set_(shared)  # type: ignore[call-overload]
             if slot is not None:
                 self._memory[info.id, slot] = memory
         sent = Sent(memory, layout, None if slot is None else (info.id, slot), self._busy)
