@@ -13,6 +13,7 @@ import numpy as np
 import pytest
 
 from dacapo.experiments.run_config import RunConfig
+from dacapo.experiments.trainers.sampling import Samples
 
 ROOT = Path(__file__).parents[1]
 if not (ROOT / "benchmarks" / "harness.py").is_file():
@@ -195,6 +196,54 @@ def test_affinities_take_no_memory_beyond_their_result() -> None:
     finally:
         tracemalloc.stop()
     assert peak <= labels.size * (2 * len(NEIGHBORHOOD) + 2) + 2**16
+
+
+def _loader_samples(size: int) -> Samples:
+    """Samples of the loader's case, of a uint8 volume with its ids in uint64."""
+    from benchmarks.cases.loader import OFFSETS, SIZE, _trainer
+
+    from dacapo.arrays import from_numpy
+    from dacapo.experiments.datasplits.datasets import Dataset
+    from dacapo.experiments.tasks.predictors import AffinitiesPredictor
+    from dacapo.geometry import Coordinate
+
+    labels = _cells(64)
+    dataset = Dataset("d", from_numpy((labels % 251).astype(np.uint8), SIZE), from_numpy(labels, SIZE))
+    box, predictor = Coordinate(size, size, size), AffinitiesPredictor([Coordinate(n) for n in OFFSETS])
+    return _trainer().samples(None, box, box, predictor, seed=1, opened=[dataset])
+
+
+def test_a_bent_sample_takes_little_memory_beyond_itself() -> None:
+    """No source box is cut out, padded or converted: beside what is returned, a sample needs at most 8 bytes for a voxel
+    of its labels' box (measured: 4 to 5)."""
+    samples, size = _loader_samples(32), 32
+    samples[0]
+    for index in range(1, 4):
+        tracemalloc.start()
+        try:
+            made = samples[index]
+            peak = tracemalloc.get_traced_memory()[1]
+        finally:
+            tracemalloc.stop()
+        beyond = peak - sum(array.nbytes for array in made.values())
+        assert beyond <= 8 * (size + 2 * 9) ** 3
+
+
+def test_warping_stays_faster_than_scipy() -> None:
+    """Bending an image takes at most half of the time that scipy needs with the coordinates at hand (measured: a third)."""
+    from scipy.ndimage import map_coordinates
+
+    from dacapo.ops.warp import apply_linear, sample_transform
+
+    transform = sample_transform(
+        np.random.default_rng(0), control_point_spacing=(16,) * 3, jitter_sigma=(2,) * 3, uniform_3d_rotation=True
+    )
+    image = (_cells(64) % 251).astype(np.uint8)
+    where = np.random.default_rng(0).normal(31.5, 10, (3, 40, 40, 40))
+    assert _times_as_fast(
+        lambda: apply_linear(image[None], transform, (40,) * 3, (1,) * 3, top=255),
+        lambda: map_coordinates(image, where, np.float32, order=1, mode="mirror"),
+    ) > 2  # fmt: skip
 
 
 def test_a_sweep_computes_what_it_shares_once(small_run: RunConfig, monkeypatch: pytest.MonkeyPatch) -> None:

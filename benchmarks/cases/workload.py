@@ -132,7 +132,8 @@ def _steady(parameters: dict[str, Any], folder: Path, clock: Any, step: Any, run
             clock.start()
         step(iteration, batch)
         number += iteration >= parameters["skip"]
-    clock.stop()
+        if iteration == parameters["batches"] - 1:
+            clock.stop()  # before the processes end
     return {"units": number}
 
 

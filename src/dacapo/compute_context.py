@@ -141,9 +141,10 @@ class Bsub(ComputeContext):
         return wrapped + [str(part) for part in command]
 
 
-def keep_freed_memory(keep: bool) -> None:
+def keep_freed_memory(keep: bool, largest: int | None = None) -> None:
     """Whether glibc keeps what is freed, as it should while a network trains or predicts: every step frees and takes the
     same again, and handing it back costs tens of thousands of page faults a step. Elsewhere it would only raise the peak.
+    With `largest` (bytes), larger pieces are handed back, and so is what goes beyond four of them.
     """
     import ctypes
     import sys
@@ -155,7 +156,11 @@ def keep_freed_memory(keep: bool) -> None:
         mallopt, trim = libc.mallopt, libc.malloc_trim
     except (OSError, AttributeError):  # another libc
         return
-    trim_threshold, top_pad, mmap_max = -1, -2, -4  # glibc's malloc.h
+    trim_threshold, top_pad, mmap_threshold, mmap_max = -1, -2, -3, -4  # glibc's malloc.h
+    if keep and largest is not None:
+        mallopt(mmap_threshold, largest)
+        mallopt(trim_threshold, 4 * largest)
+        return
     mallopt(mmap_max, 0 if keep else 65536)
     mallopt(trim_threshold, 2**31 - 1 if keep else 128 * 1024)
     mallopt(top_pad, 64 * 2**20 if keep else 0)

@@ -10,7 +10,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from dacapo.errors import DataError, GeometryError
-from dacapo.ops.affinities import affinities, balance_weights
+from dacapo.ops.affinities import affinities, affinity_target, balance_weights
 
 
 def brute(labels, neighborhood, background_as_object, mask):
@@ -96,3 +96,34 @@ def test_fractions_are_clipped():
     assert not balance_weights(target, np.zeros_like(target)).any()
     with pytest.raises(GeometryError, match="clipmin"):
         balance_weights(target, target, clipmin=0)
+
+
+@pytest.mark.parametrize("dims", [2, 3])
+@pytest.mark.parametrize("clips", [None, (0.05, 0.95), (0.3, 0.4)])
+@pytest.mark.parametrize("masked", [False, True])
+def test_a_target_is_affinities_and_their_weights_cut(dims, clips, masked):
+    """To the last bit: affinities as float32 and the weights of all pairs, of the part that is asked for."""
+    rng = np.random.default_rng(dims)
+    labels = rng.integers(0, 3, (9, 8, 10)[:dims])
+    mask = rng.random(labels.shape) < 0.8 if masked else None
+    offsets = [o[:dims] for o in [(1, 0, 0), (0, -3, 0), (-2, 1, 0), (0, 8, 0), (9, 1, 1)]]
+    inner = (slice(2, 7), slice(3, 6), slice(1, 9))[:dims]
+    affs, known = affinities(labels, offsets, mask=mask)
+    one = known.astype(np.float32) if clips is None else plain_weights(affs, known, *clips)
+    target, weight = affinity_target(labels, offsets, mask=mask, clips=clips, inner=inner)
+    assert target.dtype == weight.dtype == np.float32
+    np.testing.assert_array_equal(target, affs[(slice(None), *inner)])
+    np.testing.assert_array_equal(weight, one[(slice(None), *inner)])
+    np.testing.assert_array_equal(affinity_target(labels, offsets, mask=mask, clips=clips)[1], one)
+    if clips is not None:
+        np.testing.assert_array_equal(balance_weights(affs, known, clipmin=clips[0], clipmax=clips[1]), one)
+
+
+def plain_weights(affs, known, low, high):
+    """Balanced weights as numpy has them, in the order in which they have always been rounded."""
+    out = np.empty(affs.shape, np.float32)
+    for ones, counted, weights in zip(affs > 0, known, out, strict=True):
+        share = (ones & counted).sum() / max(counted.sum(), 1)
+        of_ones, of_zeros = (np.float32(0.5 / min(max(f, low), high)) for f in (share, 1 - share))
+        weights[:] = (ones * (of_ones - of_zeros) + of_zeros) * counted
+    return out

@@ -14,7 +14,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from scipy.ndimage import map_coordinates
 
+from dacapo.arrays import from_numpy
 from dacapo.errors import DataError, GeometryError
+from dacapo.geometry import Roi
 from dacapo.ops.warp import Transform, apply_linear, apply_nearest, sample_transform, source_shape
 
 WRAP = 2**64
@@ -296,3 +298,25 @@ def test_mistakes_are_named():
         sample_transform(rng, control_point_spacing=(4, 0), jitter_sigma=(1, 1))
     with pytest.raises(GeometryError, match="spatial axes"):
         sample_transform(rng, control_point_spacing=(4,), jitter_sigma=(1,))
+
+
+@pytest.mark.parametrize("dtype", [np.uint8, np.uint16, np.float32, np.int16])
+@pytest.mark.parametrize(("out_shape", "voxel_size", "rotation"), CASES)
+@pytest.mark.parametrize("begin", [-4, 3, 30])
+def test_a_box_of_a_volume_is_what_it_would_be_cut_out(out_shape, voxel_size, rotation, begin, dtype):
+    """Read in place, also far beyond the border, a box shows what it shows when it is cut, padded and converted first."""
+    dims, top = len(out_shape), 255.0
+    transform = draw(8, dims, **rotation)
+    size = source_shape(transform, out_shape, voxel_size)
+    shape, box = (21, 26, 19)[-dims:], Roi((begin, begin - 2, begin + 1)[:dims], size)
+    rng = np.random.default_rng(5)
+    image, labels = rng.integers(0, 200, (2, *shape)).astype(dtype), rng.integers(1, 9, shape).astype(np.uint16)
+    whole = from_numpy(image, voxel_size, axis_names=("c^", "z", "y", "x")[: 1 + dims])
+    cut = whole.read(box, pad="reflect").astype(np.float32) / np.float32(top)
+    found = apply_linear(image, transform, out_shape, voxel_size, box=box, top=top)
+    np.testing.assert_allclose(found, apply_linear(cut, transform, out_shape, voxel_size), atol=1e-6)
+    cut = from_numpy(labels, voxel_size).read(box, pad="zero")
+    within = np.empty(out_shape, bool)
+    found = apply_nearest(labels, transform, out_shape, voxel_size, box=box, within=within)
+    np.testing.assert_array_equal(found, apply_nearest(cut, transform, out_shape, voxel_size))
+    np.testing.assert_array_equal(within, found > 0)

@@ -1,4 +1,4 @@
-"""Affinities of voxel pairs, and weights that balance classes. Imports checks."""
+"""Affinities of voxel pairs, and weights that balance classes. Imports checks; affinity_kernel where it is used."""
 
 from __future__ import annotations
 
@@ -96,13 +96,76 @@ def balance_weights(
     weights = np.empty(target.shape, np.float32)
     for ones, counted, out in zip(target, valid, weights, strict=True):
         ones = ones if ones.dtype == bool else ones != 0
-        total = np.count_nonzero(counted)
-        share = np.count_nonzero(ones & counted) / max(total, 1)
-        of_ones, of_zeros = (np.float32(0.5 / min(max(f, clipmin), clipmax)) for f in (share, 1 - share))
-        np.multiply(ones, of_ones - of_zeros, out=out)
-        out += of_zeros
-        out *= counted
+        _weigh(ones, counted, _of_classes(ones, counted, clipmin, clipmax), None, out)
     return weights
+
+
+def affinity_target(
+    labels: NDArray[np.integer],
+    neighborhood: Sequence[Sequence[int]],
+    *,
+    background_as_object: bool = False,
+    mask: NDArray[np.bool_] | None = None,
+    clips: tuple[float, float] | None = (0.05, 0.95),
+    inner: tuple[slice, ...] = (...,),  # type: ignore[assignment]
+) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
+    """`affinities` as float32, and their `balance_weights`, cut to a part.
+
+    Parameters
+    ----------
+    labels, neighborhood, background_as_object, mask
+        As for `affinities`.
+    clips : (float, float), optional
+        As clipmin and clipmax for `balance_weights`; None: all known pairs weigh 1.
+    inner : one slice per axis, optional
+        What is returned. Classes are balanced over all pairs, in and out of it.
+
+    Returns
+    -------
+    target, weight : (N, *inner) float32
+    """
+    labels = check_labels(labels)
+    offsets = check_neighborhood(neighborhood, labels.ndim)
+    if clips is not None:
+        _check_clips(*clips)
+    shape = labels[inner].shape
+    target, weight = np.empty((len(offsets), *shape), np.float32), np.empty((len(offsets), *shape), np.float32)
+    # One at a time: what is in between stays in the processor's cache.
+    for offset, of_target, of_weight in zip(offsets, target, weight, strict=True):
+        affs, known = affinities(labels, [offset], background_as_object=background_as_object, mask=mask)
+        ones, counted = affs[0].view(bool), known[0]
+        weights = (np.float32(1),) * 2 if clips is None else _of_classes(ones, counted, *clips)
+        _weigh(ones[inner], counted[inner], weights, of_target, of_weight)
+    return target, weight
+
+
+def _of_classes(
+    ones: NDArray[np.bool_], counted: NDArray[np.bool_], clipmin: float, clipmax: float
+) -> tuple[np.float32, np.float32]:
+    """What a one and what a zero weighs."""
+    total = np.count_nonzero(counted)
+    share = np.count_nonzero(ones & counted) / max(total, 1)
+    of_ones, of_zeros = (np.float32(0.5 / min(max(f, clipmin), clipmax)) for f in (share, 1 - share))
+    # Rounded as if the difference were added to that of zeros: what the weights have always been, to the last bit.
+    return (of_ones - of_zeros) + of_zeros, of_zeros
+
+
+def _weigh(
+    ones: NDArray[np.bool_],
+    counted: NDArray[np.bool_],
+    weights: tuple[np.float32, ...],
+    target: NDArray[np.float32] | None,
+    out: NDArray[np.float32],
+) -> None:
+    from dacapo.ops.affinity_kernel import weigh
+
+    target = np.empty((0,) * out.ndim, np.float32) if target is None else target
+    weigh(*(_as_volume(x) for x in (ones, counted)), *weights, *(_as_volume(x) for x in (target, out)))
+
+
+def _as_volume(data: np.ndarray) -> np.ndarray:
+    """A view of three axes."""
+    return data.reshape((1,) * (3 - data.ndim) + data.shape) if data.ndim < 3 else data
 
 
 def balance_classes(

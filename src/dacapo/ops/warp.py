@@ -1,4 +1,5 @@
-"""Smooth deformations with rotation: drawn, bounded, and applied to images and labels. Imports numba, checks.
+"""Smooth deformations with rotation: drawn, bounded, and applied to images and labels. Imports warp_kernel,
+checks, geometry.
 
 A transform knows no voxels: it maps world units, relative to the centre of a box, to world units relative
 to the centre of the array it is read from. So arrays of different voxel sizes are deformed alike.
@@ -10,12 +11,13 @@ import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-import numba
 import numpy as np
 from numpy.typing import NDArray
 
 from dacapo.errors import DataError, GeometryError
+from dacapo.geometry import Roi
 from dacapo.ops.checks import check_dims, check_labels, check_lengths, unsigned
+from dacapo.ops.warp_kernel import linear, nearest
 
 _BOUND = 3.0
 """Displacements are cut off at so many standard deviations: a transform reads from a bounded box."""
@@ -111,16 +113,24 @@ def apply_linear(
     transform: Transform,
     out_shape: Sequence[int],
     voxel_size: Sequence[float],
+    *,
+    box: Roi | None = None,
+    top: float = 1,
 ) -> NDArray[np.float32]:
     """Deform an image by linear interpolation; beyond its border it is mirrored (the border voxel once).
 
     Parameters
     ----------
     image : (C, Z, Y, X) or (C, Y, X)
-        Its centre is the centre of the output; `source_shape` tells how large it should be.
+        uint8, uint16 and float32 are read as they are, other types are converted first.
     transform : Transform
     out_shape : voxels per spatial axis
     voxel_size : world units per spatial axis, of image and output
+    box : Roi, optional
+        In voxels of the image: its centre is the centre of the output. All of the image by default. It may stick out,
+        and nothing but its centre counts: `source_shape` tells how large an image must be for not being left.
+    top : float
+        What the result is divided by.
 
     Returns
     -------
@@ -135,9 +145,16 @@ def apply_linear(
     _check_axes(transform, image.shape[1:])
     shape, matrix, per_voxel = _in_voxels(transform, out_shape, voxel_size)
     lead = (1,) * (3 - transform.dims)
-    source = np.ascontiguousarray(image, np.float32).reshape(len(image), *lead, *image.shape[1:])
+    kept = image.dtype if image.dtype in (np.uint8, np.uint16) else np.dtype(np.float32)
+    source = np.ascontiguousarray(image, kept).reshape(len(image), *lead, *image.shape[1:])
     out = np.empty((len(image), *lead, *shape), np.float32)
-    _linear(source, out, *_plan(transform, shape, matrix, per_voxel, voxel_size))
+    linear(
+        source,
+        out,
+        *_centred(image.shape[1:], box),
+        np.float32(top),
+        *_plan(transform, shape, matrix, per_voxel, voxel_size),
+    )
     return out.reshape(len(image), *shape)
 
 
@@ -146,15 +163,20 @@ def apply_nearest(
     transform: Transform,
     out_shape: Sequence[int],
     voxel_size: Sequence[float],
+    *,
+    box: Roi | None = None,
+    within: NDArray[np.bool_] | None = None,
 ) -> NDArray[np.integer] | NDArray[np.bool_]:
     """Deform labels or a mask: each voxel is copied from the nearest one, or is 0 beyond the border.
 
     Parameters
     ----------
     labels : (Z, Y, X) or (Y, X) whole numbers or bool
-        Any type; ids are copied bit by bit. Its centre is the centre of the output.
-    transform, out_shape, voxel_size
+        Any type; ids are copied bit by bit.
+    transform, out_shape, voxel_size, box
         As for `apply_linear`; the voxel size is that of the labels.
+    within : bool (out_shape), contiguous, optional
+        Is filled with where there is a nearest voxel.
 
     Returns
     -------
@@ -172,8 +194,22 @@ def apply_nearest(
     native = np.ascontiguousarray(labels, labels.dtype.newbyteorder("="))
     out = np.empty((*lead, *shape), native.dtype)
     source = unsigned(native).reshape(*lead, *labels.shape)
-    _nearest(source, unsigned(out), *_plan(transform, shape, matrix, per_voxel, voxel_size))
+    known = np.empty((0, 0, 0), bool) if within is None else within.reshape(out.shape)
+    nearest(
+        source,
+        unsigned(out),
+        known,
+        *_centred(labels.shape, box),
+        *_plan(transform, shape, matrix, per_voxel, voxel_size),
+    )
     return out.reshape(shape)
+
+
+def _centred(shape: tuple[int, ...], box: Roi | None) -> tuple[tuple[int, ...], tuple[int, ...]]:
+    """Begin and shape of the box whose centre is that of the output, with a leading axis of one voxel in 2D."""
+    missing = 3 - len(shape)
+    begin, size = ((0,) * len(shape), shape) if box is None else (tuple(box.begin), tuple(box.shape))
+    return (0,) * missing + tuple(int(b) for b in begin), (1,) * missing + tuple(int(n) for n in size)
 
 
 def _rotation_in_space(quaternion: NDArray[np.float64]) -> NDArray[np.float64]:
@@ -258,95 +294,3 @@ def _mixed(state: NDArray[np.uint64]) -> NDArray[np.uint64]:
     state = (state ^ (state >> np.uint64(30))) * np.uint64(0xBF58476D1CE4E5B9)
     state = (state ^ (state >> np.uint64(27))) * np.uint64(0x94D049BB133111EB)
     return state ^ (state >> np.uint64(31))
-
-
-@numba.njit(cache=True, nogil=True)
-def _blend_row(z, y, displacements, cells, weights, starts, row):  # type: ignore[no-untyped-def]
-    """Displacements (3, lattice points along x) on the line of voxels at z, y."""
-    a, b = cells[starts[0] + z], cells[starts[1] + y]
-    wz, wy = weights[starts[0] + z], weights[starts[1] + y]
-    for axis in range(3):
-        for k in range(row.shape[1]):
-            upper = displacements[axis, a, b, k] * (1 - wy) + displacements[axis, a, b + 1, k] * wy
-            lower = displacements[axis, a + 1, b, k] * (1 - wy) + displacements[axis, a + 1, b + 1, k] * wy
-            row[axis, k] = upper * (1 - wz) + lower * wz
-
-
-@numba.njit(cache=True, nogil=True)
-def _place_row(z, y, source, out, rotation, row, cells, weights, places):  # type: ignore[no-untyped-def]
-    """Source indices (3, voxels along x) of the line of output voxels at z, y; shapes of source and out given.
-
-    Cells and weights are those of the last axis.
-    """
-    dz, dy, middle = z - (out[0] - 1) / 2, y - (out[1] - 1) / 2, (out[2] - 1) / 2
-    for axis in range(3):
-        start = (source[axis] - 1) / 2 + rotation[axis, 0] * dz + rotation[axis, 1] * dy
-        step = rotation[axis, 2]
-        for x in range(out[2]):
-            k, w = cells[x], weights[x]
-            places[axis, x] = start + step * (x - middle) + (row[axis, k] * (1 - w) + row[axis, k + 1] * w)
-
-
-@numba.njit(cache=True, nogil=True)
-def _mirrored(index, size):  # type: ignore[no-untyped-def]
-    """The index inside of 0 .. size - 1 that an index shows if the border voxels are mirrors."""
-    if size == 1:
-        return 0
-    period = 2 * (size - 1)
-    index = index % period
-    return min(index, period - index)
-
-
-@numba.njit(cache=True, nogil=True)
-def _linear(image, out, rotation, displacements, cells, weights, starts):  # type: ignore[no-untyped-def]
-    """Fill out (C, Z, Y, X) float32 from image (C, Z, Y, X) float32."""
-    channels, sz, sy, sx = image.shape
-    _, nz, ny, nx = out.shape
-    flat = image.reshape(channels, sz * sy * sx)
-    row, places = np.empty((3, displacements.shape[3])), np.empty((3, nx))
-    last_cells, last_weights = cells[starts[2] :], weights[starts[2] :]
-    for z in range(nz):
-        for y in range(ny):
-            _blend_row(z, y, displacements, cells, weights, starts, row)
-            _place_row(z, y, (sz, sy, sx), (nz, ny, nx), rotation, row, last_cells, last_weights, places)
-            for x in range(nx):
-                qz, qy, qx = places[0, x], places[1, x], places[2, x]
-                z0, y0, x0 = int(math.floor(qz)), int(math.floor(qy)), int(math.floor(qx))
-                fz, fy, fx = np.float32(qz - z0), np.float32(qy - y0), np.float32(qx - x0)
-                z1, y1, x1 = z0 + 1, y0 + 1, x0 + 1
-                if z0 < 0 or y0 < 0 or x0 < 0 or z1 >= sz or y1 >= sy or x1 >= sx:
-                    z0, z1 = _mirrored(z0, sz), _mirrored(z1, sz)
-                    y0, y1 = _mirrored(y0, sy), _mirrored(y1, sy)
-                    x0, x1 = _mirrored(x0, sx), _mirrored(x1, sx)
-                i00, i01 = (z0 * sy + y0) * sx, (z0 * sy + y1) * sx
-                i10, i11 = (z1 * sy + y0) * sx, (z1 * sy + y1) * sx
-                for c in range(channels):
-                    a = flat[c, i00 + x0] + (flat[c, i00 + x1] - flat[c, i00 + x0]) * fx
-                    b = flat[c, i01 + x0] + (flat[c, i01 + x1] - flat[c, i01 + x0]) * fx
-                    d = flat[c, i10 + x0] + (flat[c, i10 + x1] - flat[c, i10 + x0]) * fx
-                    e = flat[c, i11 + x0] + (flat[c, i11 + x1] - flat[c, i11 + x0]) * fx
-                    a += (b - a) * fy
-                    d += (e - d) * fy
-                    out[c, z, y, x] = a + (d - a) * fz
-
-
-@numba.njit(cache=True, nogil=True)
-def _nearest(labels, out, rotation, displacements, cells, weights, starts):  # type: ignore[no-untyped-def]
-    """Fill out (Z, Y, X) from labels (Z, Y, X) of the same unsigned type."""
-    sz, sy, sx = labels.shape
-    nz, ny, nx = out.shape
-    row, places = np.empty((3, displacements.shape[3])), np.empty((3, nx))
-    last_cells, last_weights = cells[starts[2] :], weights[starts[2] :]
-    for z in range(nz):
-        for y in range(ny):
-            _blend_row(z, y, displacements, cells, weights, starts, row)
-            _place_row(z, y, (sz, sy, sx), (nz, ny, nx), rotation, row, last_cells, last_weights, places)
-            for x in range(nx):
-                a = int(math.floor(places[0, x] + 0.5))
-                b = int(math.floor(places[1, x] + 0.5))
-                c = int(math.floor(places[2, x] + 0.5))
-                # No conditional expression: numba would make a float of uint64 and 0.
-                if 0 <= a < sz and 0 <= b < sy and 0 <= c < sx:
-                    out[z, y, x] = labels[a, b, c]
-                else:
-                    out[z, y, x] = 0

@@ -12,13 +12,14 @@ from scipy import ndimage
 
 from dacapo.errors import DataError
 from dacapo.experiments.tasks.predictors import (
+    AffinitiesPredictor,
     DistancePredictor,
     DummyPredictor,
     HotDistancePredictor,
     InnerDistancePredictor,
     OneHotPredictor,
 )
-from dacapo.geometry import Grid
+from dacapo.geometry import Coordinate, Grid
 
 
 def sample(seed: int, dims: int, channels: int, masks: int) -> tuple[np.ndarray, np.ndarray, Grid]:
@@ -154,3 +155,28 @@ def test_dummies_want_zeros_where_something_is_known() -> None:
     assert not target.any()
     np.testing.assert_array_equal(weight, np.broadcast_to(valid.any(0), weight.shape))
     assert DummyPredictor(4).channels == ["e0", "e1", "e2", "e3"]
+
+
+@pytest.mark.parametrize("dims", [2, 3])
+@pytest.mark.parametrize("masked", [False, True])
+def test_an_inner_target_is_the_target_cut(dims: int, masked: bool) -> None:
+    """What is made of a part alone is, to the last bit, that part of the whole."""
+    rng = np.random.default_rng(dims)
+    shape, inner = (14, 15, 16)[:dims], (slice(3, 9), slice(2, 13), slice(4, 12))[:dims]
+    gt = rng.integers(0, 2, (1, *shape)).astype(np.uint16)
+    valid = rng.random((1, *shape)) < 0.8 if masked else np.ones((1, *shape), bool)
+    offsets = [Coordinate(o[:dims]) for o in ((1, 0, 0), (0, -2, 1), (3, 3, 3))]
+    for predictor in (
+        AffinitiesPredictor(offsets),
+        AffinitiesPredictor(offsets, balance=False, background_as_object=True),
+        AffinitiesPredictor(offsets, lsds=True, num_voxels=1),
+        DistancePredictor(["a"], 10),
+        HotDistancePredictor(["a"], 10),
+        OneHotPredictor(["a", "b"]),
+        DummyPredictor(2),
+    ):
+        whole = predictor.make_target(gt, valid, Grid((4.0,) * dims))
+        part = predictor.make_inner_target(gt, valid, Grid((4.0,) * dims), inner)
+        for a, b in zip(part, whole, strict=True):
+            assert a.dtype == b.dtype == np.float32
+            np.testing.assert_array_equal(a, b[(slice(None), *inner)])

@@ -233,3 +233,57 @@ def test_impossible_augmentations_are_refused(make: object, said: str) -> None:
     """Wrong values are named when the config is made."""
     with pytest.raises(ConfigError, match=said):
         make()  # type: ignore[operator]
+
+
+@pytest.mark.parametrize("how", ["plain", "mask", "unlabelled", "uint8", "2D", "small"])
+def test_volumes_in_memory_and_on_disk_give_the_same_samples(how: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Volumes that are kept in memory, narrowed and warped in place, give what is read, padded and warped box by box."""
+    from dacapo.experiments.trainers import sampling
+
+    shape = {"2D": (24, 24), "small": (8, 24, 24)}.get(how, (24, 24, 24))
+    labels = smooth_labels(shape) - np.uint64(2**40)
+    mask = np.random.default_rng(0).random(shape) < 0.8 if how == "mask" else None
+    elastic = ELASTIC
+    if how == "2D":
+        elastic = ElasticAugmentConfig(control_point_spacing=(8, 8), control_point_displacement_sigma=(4, 4))
+    unlabelled = 0 if how == "unlabelled" else None
+
+    def made() -> list[dict[str, np.ndarray]]:
+        samples = samples_of(elastic, SimpleAugmentConfig(), labels=labels, mask=mask, unlabelled=unlabelled)
+        if how == "uint8":
+            dataset = samples.datasets[0]  # type: ignore[index]
+            raw = (dataset.raw.read() * 255).astype(np.uint8)
+            samples.datasets = [Dataset("d", from_numpy(raw, dataset.raw.grid), dataset.gt)]
+        return [samples[i] for i in range(5)]
+
+    in_memory = made()
+    monkeypatch.setattr(sampling, "_CACHE_BYTES", 0)
+    for a, b in zip(in_memory, made(), strict=True):
+        assert a.keys() == b.keys()
+        for key in a:
+            assert a[key].dtype == b[key].dtype
+            np.testing.assert_array_equal(a[key], b[key], err_msg=key)
+
+
+def test_validity_is_that_of_the_dataset_bent() -> None:
+    """Where a bent crop says something is where the dataset's own validity, bent as a label, says so."""
+    from dacapo.ops.warp import apply_nearest, source_shape
+
+    rng = np.random.default_rng(1)
+    labels = smooth_labels((20, 20, 20)) % np.uint64(5)
+    samples = samples_of(ELASTIC, labels=labels, mask=rng.random(labels.shape) < 0.7, unlabelled=0, shape=14)
+    place, size = samples.places[0], samples.places[0].gt.voxel_size
+    for index in range(4):
+        rng = np.random.default_rng(index)
+        box = place._locate(rng)
+        transform = ELASTIC.bend(rng, size)
+        assert transform is not None
+        _, _, valid = place._read(box, transform)
+        wide = box.grow(place.margin, place.margin)
+        grow = Coordinate(
+            (b - a) // 2 for a, b in zip(wide.shape, source_shape(transform, wide.shape, size), strict=True)
+        )
+        source = wide.grow(grow, grow)
+        known = place.dataset.read_valid(source)[0].astype(np.uint8)
+        np.testing.assert_array_equal(valid[0], apply_nearest(known, transform, wide.shape, size) > 0)
+        assert 0 < valid.mean() < 1

@@ -69,6 +69,13 @@ class Predictor(ABC):
             Of the whole crop, context included: the caller cuts it off.
         """
 
+    def make_inner_target(
+        self, gt: np.ndarray, valid: np.ndarray, grid: Grid, inner: tuple[slice, ...]
+    ) -> tuple[np.ndarray, np.ndarray]:
+        """What `make_target` says of the part `inner` of a crop, one slice per spatial axis."""
+        target, weight = self.make_target(gt, valid, grid)
+        return np.ascontiguousarray(target[(..., *inner)]), np.ascontiguousarray(weight[(..., *inner)])
+
     def check_labels(self, gt: np.ndarray, valid: np.ndarray) -> None:
         """DataError if `make_target` would refuse this ground truth ([C,] *spatial)."""
         return None
@@ -177,23 +184,31 @@ class AffinitiesPredictor(Predictor):
         return (max(grid.voxel_size) * self.num_lsd_voxels,) * grid.dims
 
     def make_target(self, gt: np.ndarray, valid: np.ndarray, grid: Grid) -> tuple[np.ndarray, np.ndarray]:
-        from dacapo.ops.affinities import affinities, balance_weights
+        return self.make_inner_target(gt, valid, grid, (slice(None),) * grid.dims)
+
+    def make_inner_target(
+        self, gt: np.ndarray, valid: np.ndarray, grid: Grid, inner: tuple[slice, ...]
+    ) -> tuple[np.ndarray, np.ndarray]:
+        from dacapo.ops.affinities import affinity_target, balance_weights
 
         labels, valid = gt.reshape(gt.shape[-grid.dims :]), valid.any(0)
-        affs, known = affinities(labels, self.neighborhood, background_as_object=self.background_as_object, mask=valid)
-        low, high = self.affs_clip
-        weight = balance_weights(affs, known, clipmin=low, clipmax=high) if self.balance else known.astype(np.float32)
-        target = affs.astype(np.float32)
+        target, weight = affinity_target(
+            labels,
+            self.neighborhood,
+            background_as_object=self.background_as_object,
+            mask=None if valid.all() else valid,
+            clips=self.affs_clip if self.balance else None,
+            inner=inner,
+        )
         if not self.lsds:
             return target, weight
         from dacapo.ops.lsd import local_shape_descriptors
 
         described = local_shape_descriptors(
             np.where(valid, labels, 0), self.lsd_sigma(grid), grid.voxel_size, downsample=self.downsample_lsds
-        )
-        inside = (labels > 0)[None]
+        )[(slice(None), *inner)]
         low, high = self.lsd_clip
-        lsd_weight = balance_weights(inside, valid[None], clipmin=low, clipmax=high)
+        lsd_weight = balance_weights((labels > 0)[None], valid[None], clipmin=low, clipmax=high)[(slice(None), *inner)]
         lsd_weight = np.broadcast_to(lsd_weight, described.shape)
         return np.concatenate([target, described]), np.concatenate([weight, lsd_weight])
 

@@ -16,6 +16,7 @@ import numpy as np
 
 from dacapo.errors import DataError
 from dacapo.experiments.datasplits.datasets import Dataset
+from dacapo.experiments.datasplits.datasets.datasets import as_raw, raw_top
 from dacapo.experiments.trainers.locations import Locations
 from dacapo.geometry import Coordinate, Roi
 
@@ -26,9 +27,15 @@ if TYPE_CHECKING:
     from dacapo.experiments.datasplits import DataSplitConfig
     from dacapo.experiments.tasks.predictors import Predictor
     from dacapo.experiments.trainers.trainer import GunpowderTrainerConfig
+    from dacapo.ops.warp import Transform
 
 _CACHE_BYTES = 2**28
 """A volume below this size is kept in memory by each process that samples it."""
+
+KEPT_BYTES = 2**25
+"""The largest piece of memory that a worker process keeps for the next sample; glibc allows no more."""
+_PREFETCHED = 2
+"""Batches that a worker process makes ahead."""
 
 
 @dataclass
@@ -89,8 +96,7 @@ class _Place:
 
     def __init__(self, dataset: Dataset, samples: Samples) -> None:
         self.samples, self.trainer = samples, samples.trainer
-        raw, gt, mask = (_cached(a) for a in (dataset.raw, dataset.gt, dataset.mask))
-        assert raw is not None
+        raw, gt, mask = _sampled(dataset.stored_raw), dataset.gt, dataset.mask
         assert gt is not None
         if self.trainer.clip_raw:
             raw = raw.crop(gt.grid.convert(gt.roi, raw.grid).intersect(raw.roi))
@@ -98,10 +104,18 @@ class _Place:
         if covered != gt.roi:  # what raw does not show is not learned
             gt = gt.crop(covered)
             points = None if points is None else [p - covered.begin for p in points]
-        self.raw, self.gt = raw, gt
+        self._stored_raw, self._labels = _Volume(raw), _Volume(gt, narrow=True)
+        self._mask = None if mask is None else _Volume(mask.map(lambda x: x > 0, bool))
         self.dataset = Dataset(
-            dataset.name, raw, gt, mask, weight=dataset.weight, sample_points=points, unlabelled=dataset.unlabelled,
-        )  # fmt: skip
+            dataset.name,
+            self._stored_raw.array,
+            self._labels.array,
+            None if self._mask is None else self._mask.array,
+            weight=dataset.weight,
+            sample_points=points,
+            unlabelled=dataset.unlabelled,
+        )
+        self.raw, self.gt = self.dataset.raw, self._labels.array
         self.ratio = tuple(gt.grid.ratio(raw.grid))  # gt voxels in a raw voxel
         self.corner = raw.grid.shift(gt.grid)  # raw voxel at gt's corner
         self.swappable = self._swappable_axes()
@@ -147,9 +161,9 @@ class _Place:
         inner = tuple(slice(m, m + s) for m, s in zip(self.margin, samples.output_shape, strict=True))
         sample = {"raw": np.ascontiguousarray(raw, np.float32)}
         if samples.predictor is not None:
-            target, weight = samples.predictor.make_target(np.ascontiguousarray(gt), valid, self.gt.grid)
-            sample["target"] = np.ascontiguousarray(target[(..., *inner)])
-            sample["weight"] = np.ascontiguousarray(weight[(..., *inner)])
+            sample["target"], sample["weight"] = samples.predictor.make_inner_target(
+                np.ascontiguousarray(gt), valid, self.gt.grid, inner
+            )
         cut = gt[(..., *inner)].reshape(-1, *samples.output_shape)
         sample["gt"] = np.ascontiguousarray(cut.astype(np.int64))
         sample["mask"] = np.ascontiguousarray(valid[(..., *inner)], np.float32)
@@ -169,23 +183,26 @@ class _Place:
             int(b - (b - t) % r) if r > 1 else b for b, r, t in zip(begin, self.ratio, taken, strict=True)
         )
 
-    def _read(self, box: Roi, transform: Any) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    def _read(self, box: Roi, transform: Transform | None) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
         """Raw of the input crop, gt and validity of the output crop with its margin, around the centre of `box`."""
         raw_box, gt_box = self._raw_box(box), box.grow(self.margin, self.margin)
         if transform is None:
             gt = self.gt.read(gt_box, pad="zero").reshape(-1, *gt_box.shape)
             return self._raw(raw_box), gt, self.dataset.read_valid(gt_box)
-        from dacapo.ops.warp import apply_linear, apply_nearest, source_shape
+        from dacapo.ops.warp import apply_linear, source_shape
 
         raw_size, gt_size = self.raw.voxel_size, self.gt.voxel_size
         raw_source = _around(raw_box, source_shape(transform, raw_box.shape, raw_size))
         gt_source = _around(gt_box, source_shape(transform, gt_box.shape, gt_size))
-        raw = apply_linear(self._raw(raw_source), transform, raw_box.shape, raw_size)
-        labels = self.gt.read(gt_source, pad="zero").reshape(-1, *gt_source.shape)
-        gt = np.stack([apply_nearest(channel, transform, gt_box.shape, gt_size) for channel in labels])
-        known = self.dataset.read_valid(gt_source).astype(np.uint8)
-        valid = np.stack([apply_nearest(channel, transform, gt_box.shape, gt_size) for channel in known])
-        return raw, gt, valid.astype(bool)
+        stored, at = self._stored_raw.around(raw_source)
+        top = raw_top(stored.dtype)
+        raw = apply_linear(stored, transform, raw_box.shape, raw_size, box=at, top=top)
+        gt, inside = self._labels.bent(gt_source, transform, gt_box.shape)
+        mask = None
+        if self._mask is not None:
+            shift = self._mask.array.grid.shift(self.gt.grid)
+            mask, _ = self._mask.bent(gt_source + shift, transform, gt_box.shape)
+        return raw, gt, self.dataset.valid_of(inside[None], gt, mask)
 
     def _raw_box(self, box: Roi) -> Roi:
         begin, shape = [], self.samples.input_shape
@@ -200,13 +217,47 @@ class _Place:
         return np.ascontiguousarray(data, np.float32)
 
 
-def _cached(array: Array | None) -> Array | None:
-    """The array in memory if it is small."""
-    from dacapo.arrays import from_numpy
+class _Volume:
+    """An array that crops are taken from; in memory if it is small, then labels in the smallest type that holds them."""
 
-    if array is None or array.dtype.itemsize * math.prod(array.shape) > _CACHE_BYTES:
-        return array
-    return from_numpy(array.read(), array.grid, axis_names=array.axis_names)
+    def __init__(self, array: Array, *, narrow: bool = False) -> None:
+        from dacapo.arrays import from_numpy
+
+        self.array, self._voxels = array, None
+        if array.dtype.itemsize * math.prod(array.shape) <= _CACHE_BYTES:
+            voxels = np.ascontiguousarray(array.read())
+            if narrow and voxels.dtype.kind in "ui" and voxels.min() >= 0:
+                voxels = voxels.astype(np.min_scalar_type(voxels.max()), copy=False)
+            self.array = from_numpy(voxels, array.grid, axis_names=array.axis_names)
+            self._voxels = voxels.reshape(-1, *array.spatial_shape)
+
+    def around(self, box: Roi) -> tuple[np.ndarray, Roi]:
+        """Voxels (C, *spatial) that hold `box`, or that are mirrored where it sticks out, and where it is in them."""
+        if self._voxels is not None:
+            return self._voxels, box
+        return self.array.read(box, pad="reflect").reshape(-1, *box.shape), Roi((0,) * box.dims, box.shape)
+
+    def bent(self, box: Roi, transform: Transform, shape: Coordinate) -> tuple[np.ndarray, np.ndarray]:
+        """Labels (C, *shape) about the centre of `box`, 0 beyond the border, and where they lie inside (*shape) bool."""
+        from dacapo.ops.warp import apply_nearest
+
+        voxels = self._voxels
+        if voxels is None:
+            part = box.intersect(self.array.roi)
+            if part.empty:
+                channels = math.prod(self.array.shape[: self.array.channel_dims])
+                return np.zeros((channels, *shape), self.array.dtype), np.zeros(shape, bool)
+            voxels, box = self.array.read(part).reshape(-1, *part.shape), box - part.begin
+        inside = np.empty(shape, bool)
+        bent = [apply_nearest(c, transform, shape, self.array.voxel_size, box=box, within=inside) for c in voxels]
+        return bent[0][None] if len(bent) == 1 else np.stack(bent), inside
+
+
+def _sampled(raw: Array) -> Array:
+    """Raw as it is stored if it can be bent as it is; otherwise as float32."""
+    if raw.dtype in (np.uint8, np.uint16, np.float32):
+        return raw
+    return as_raw(raw).map(lambda x: x.astype(np.float32), np.float32)
 
 
 def _around(box: Roi, shape: Sequence[int]) -> Roi:
@@ -258,16 +309,40 @@ def batches(
     import torch
     from torch.utils.data import DataLoader
 
-    if num_workers and not samples.travels:
+    if not num_workers:
+        pin = torch.cuda.is_available()
+        return iter(
+            DataLoader(samples, batch_size, sampler=_Range(start * batch_size, stop * batch_size), pin_memory=pin)
+        )  # type: ignore[arg-type]
+    from dacapo.experiments.trainers.slots import Slots
+
+    if not samples.travels:
         raise DataError("worker processes need a datasplit config to open: use num_workers=0 with opened datasets")
+    slots = Slots(num_workers, _PREFETCHED + 2)  # the one that is worked with and the one that is asked for meanwhile
     loader = DataLoader(
         samples,  # type: ignore[arg-type]
         batch_size=batch_size,
         sampler=_Range(start * batch_size, stop * batch_size),
         num_workers=num_workers,
         # tensorstore aborts a process that forks after it was used.
-        multiprocessing_context="spawn" if num_workers else None,
+        multiprocessing_context="spawn",
         pin_memory=torch.cuda.is_available(),
-        prefetch_factor=4 if num_workers else None,
+        prefetch_factor=_PREFETCHED,
+        worker_init_fn=_ready_worker,
+        collate_fn=slots.collate,
     )
-    return iter(loader)
+    return map(slots.receive, iter(loader))
+
+
+def _ready_worker(number: int) -> None:
+    """Sample after sample takes the same memory: taken from the system anew, it would cost as much time as the sample.
+    What opening the volumes took is handed back before."""
+    from torch.utils.data import get_worker_info
+
+    from dacapo.compute_context import keep_freed_memory
+
+    info = get_worker_info()
+    assert info is not None
+    if isinstance(info.dataset, Samples):
+        assert info.dataset.places
+    keep_freed_memory(True, KEPT_BYTES)

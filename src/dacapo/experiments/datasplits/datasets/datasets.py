@@ -26,7 +26,8 @@ class Dataset:
     """Raw with ground truth (`gt`) and mask where there are some; all lazy.
 
     `raw` is float32 or on its way there: integers are scaled to [0, 1] by the range of their type.
-    `mask` is 0 where the ground truth says nothing. `gt` voxels that equal `unlabelled` count as masked.
+    `stored_raw` is raw before it was scaled. `mask` is 0 where the ground truth says nothing. `gt` voxels that equal
+    `unlabelled` count as masked.
     """
 
     def __init__(
@@ -42,6 +43,7 @@ class Dataset:
     ) -> None:
         self.name = name
         self.raw = as_raw(raw)
+        self.stored_raw = raw
         self.gt = gt
         self.mask = mask
         self.weight = weight
@@ -74,14 +76,22 @@ class Dataset:
         if inside.empty:
             return valid
         part = tuple(slice(a - o, b - o) for a, b, o in zip(inside.begin, inside.end, roi.begin, strict=True))
-        known = np.ones((len(valid), *inside.shape), bool)
+        gt = mask = None
         if self.mask is not None:
-            shift = self.mask.grid.shift(self.gt.grid)
-            known &= self.mask.read(inside + shift, pad="zero").reshape(-1, *inside.shape) > 0
+            mask = self.mask.read(inside + self.mask.grid.shift(self.gt.grid), pad="zero").reshape(-1, *inside.shape)
         if self.unlabelled is not None:
-            labelled = self.gt.read(inside).reshape(-1, *inside.shape) != self.unlabelled
-            known &= labelled if self.unlabelled else labelled.any(0)
-        valid[(slice(None), *part)] = known
+            gt = self.gt.read(inside).reshape(-1, *inside.shape)
+        valid[(slice(None), *part)] = self.valid_of(np.ones((1, *inside.shape), bool), gt, mask)
+        return valid
+
+    def valid_of(self, inside: np.ndarray, gt: np.ndarray | None, mask: np.ndarray | None) -> np.ndarray:
+        """Validity bool (M, *spatial) of voxels that were read: where they lie inside of gt (1, *spatial), and their gt
+        and mask (C, *spatial); None for what there is not, and for a gt in which nothing is unlabelled."""
+        valid = inside if mask is None else inside & (mask > 0)
+        if self.unlabelled is not None:
+            assert gt is not None
+            labelled = gt != self.unlabelled
+            valid = valid & (labelled if self.unlabelled else labelled.any(0))
         return valid
 
     @property
@@ -149,9 +159,14 @@ class Dataset:
 def as_raw(array: Array) -> Array:
     """Integers scaled to [0, 1] by the range of their type, floats as they are: the one scale of raw."""
     if np.issubdtype(array.dtype, np.integer):
-        top = np.float32(np.iinfo(array.dtype).max)
+        top = np.float32(raw_top(array.dtype))
         return array.map(lambda x: x.astype(np.float32) / top, np.float32)
     return array
+
+
+def raw_top(dtype: np.dtype[Any]) -> int:
+    """The stored value that is 1 on raw's scale."""
+    return int(np.iinfo(dtype).max) if np.issubdtype(dtype, np.integer) else 1
 
 
 def _voxels_of(points: tuple[tuple[float, ...], ...], array: Array, name: str) -> list[Coordinate]:
