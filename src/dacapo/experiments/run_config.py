@@ -27,6 +27,7 @@ from dacapo.experiments.stats import TrainingStats
 from dacapo.experiments.tasks import Task, TaskConfig
 from dacapo.experiments.tasks.post_processors import PostProcessorParameters
 from dacapo.experiments.trainers import GunpowderTrainerConfig, TrainerConfig
+from dacapo.experiments.weights import Weights
 
 if TYPE_CHECKING:
     import torch
@@ -56,14 +57,6 @@ class Step:
     """The prediction of the batch as it is when evaluated; with `looked_at` only, as the next."""
     gradients: torch.Tensor | None = None
     """Of the loss by the prediction before the evaluation activation."""
-
-
-@dataclass
-class Weights:
-    """Parameters of a run at an iteration, and the optimiser's state."""
-
-    model: dict[str, Any]
-    optimizer: dict[str, Any] | None = None
 
 
 class RunConfig(Config):
