@@ -36,8 +36,7 @@ CASES = (
         unit="Mvoxel",
         prepare="network:prepare",
         threads=2,
-        note="The demo's U-Net, in one "
-        "process with two threads.",
+        note="The demo's U-Net, in one process with two threads.",
     ),
     Case(
         "bfloat16",

@@ -11,7 +11,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, ClassVar, Literal
 
-from pydantic import field_validator
+from pydantic import Field, field_validator
 
 from dacapo.config import Config, load_yaml
 from dacapo.errors import ConfigError
@@ -32,6 +32,8 @@ class DaCapoConfig(Config):
     compute_context: Mapping[str, Any] = {"type": "LocalTorch", "config": {}}
     """Where work runs: the name of a context, or {type: name, config: {field: value}}; fields may also stand beside
     `type`."""
+    chunk_cache_bytes: int = Field(default=2**28, ge=0)
+    """Decoded chunks of input volumes that each process keeps in memory, in bytes; 0 keeps none."""
     mongo_db_host: str | None = None
     """Server of MongoDB, such as localhost:27017 (`type: mongo`)."""
     mongo_db_name: str | None = None

@@ -36,7 +36,7 @@ def predict(model: Model, raw: Any, prediction: Any, output_roi: Roi | None = No
     from dacapo.geometry import Roi
     from dacapo.network import Network
 
-    source = raw if isinstance(raw, Array) else open_array(located(raw))
+    source = raw if isinstance(raw, Array) else open_array(located(raw), unchanging=True)
     run = RunConfig(name="local", architecture_config=model.architecture, precision="float32")
     run.__dict__["model"] = model
     training = model.training

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable
+from functools import partial
 from importlib.resources import files
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -15,6 +16,7 @@ from dacapo.errors import DacapoError
 if TYPE_CHECKING:
     from dacapo.experiments.run_config import Best, RunConfig
     from dacapo.store import Stores
+    from dacapo.store.listing import Facts
     from dacapo.train import Progress
 
 LARGEST_PICTURE = 2**27
@@ -65,30 +67,39 @@ def run(
 
 def list_runs(stores: Stores | None = None) -> list[str]:
     """One line a run: name, state, iteration, best score, age."""
+    from dacapo import __version__
     from dacapo.store import Stores
+    from dacapo.store.listing import Listing
 
     stores = stores or Stores.from_options()
     names = stores.configs.retrieve_run_config_names()
     if not names:
         return [f"no runs in {stores.base}: start one with `dacapo run experiment.yaml`"]
     rows = [("name", "state", "iteration", "best", "age")]
+    listing = Listing(stores, __version__)
     for name in names:
         try:
-            rows.append(_row(name, stores))
+            rows.append(_row(name, stores, listing.facts(name, partial(_facts, name, stores))))
         except DacapoError as error:
             rows.append((name, "broken", "", "", str(error)))
+    listing.save()
     widths = [max(len(row[i]) for row in rows) for i in range(4)]
     return ["  ".join(cell.ljust(w) for cell, w in zip(row, widths, strict=False)) + f"  {row[4]}" for row in rows]
 
 
-def _row(name: str, stores: Stores) -> tuple[str, str, str, str, str]:
+def _facts(name: str, stores: Stores) -> Facts:
+    from dacapo.store.listing import Facts
+
     run = stores.configs.retrieve_run_config(name)
+    return Facts(run.num_iterations, _best_number(run, stores.stats.retrieve_validation_iteration_scores(name)))
+
+
+def _row(name: str, stores: Stores, facts: Facts) -> tuple[str, str, str, str, str]:
     latest = stores.weights.latest_iteration(name) or 0
-    state = "done" if latest >= run.num_iterations else "waiting" if latest == 0 else "stopped"
+    state = "done" if latest >= facts.num_iterations else "waiting" if latest == 0 else "stopped"
     if stores.is_locked(name):
         state = "training"
-    scores = stores.stats.retrieve_validation_iteration_scores(name)
-    return name, state, f"{latest}/{run.num_iterations}", _best_number(run, scores), _age(stores.run_folder(name))
+    return name, state, f"{latest}/{facts.num_iterations}", facts.best, _age(stores.run_folder(name))
 
 
 def _best_number(run: RunConfig, scores: list[Any]) -> str:

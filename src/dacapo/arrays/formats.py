@@ -34,7 +34,12 @@ _BLOCK_BYTES = 2**26
 
 
 def open_array(
-    path: str | Path, *, voxel_size: Sequence[float] | None = None, mode: str = "r", dataset: str | None = None
+    path: str | Path,
+    *,
+    voxel_size: Sequence[float] | None = None,
+    mode: str = "r",
+    dataset: str | None = None,
+    unchanging: bool = False,
 ) -> Array:
     """Open a volume; no voxel is read yet.
 
@@ -49,6 +54,10 @@ def open_array(
         "r+" to write, into zarr and N5 only.
     dataset : str, optional
         Path inside the file, instead of the part after the colon.
+    unchanging : bool
+        Keep what was decoded of zarr and N5, so that a region that is read again comes from memory: several times
+        faster. All arrays of a process together keep `chunk_cache_bytes` of the options at most. For volumes that no
+        other program writes while they are open: it would not be seen. What an `Array` of this process writes is seen.
 
     Returns
     -------
@@ -67,7 +76,7 @@ def open_array(
     if mode not in ("r", "r+", "a"):
         raise ArrayError(f"mode is {mode!r}, expected 'r' to read or 'r+' to write; `create_array` makes new arrays.")
     try:
-        array = _open(*split_path(path, dataset), voxel_size, "r" if mode == "r" else "r+")
+        array = _open(*split_path(path, dataset), voxel_size, "r" if mode == "r" else "r+", unchanging)
     except PermissionError as error:
         raise StoreError(f"Cannot read {path}: {error.strerror}.") from error
     if voxel_size is not None and not has_voxel_size(array.grid, voxel_size):
@@ -121,7 +130,7 @@ def convert(source: Array, path: str | Path, **options: Any) -> Array:
     return target
 
 
-def _open(container: Path, inner: str, voxel_size: Sequence[float] | None, mode: str) -> Array:
+def _open(container: Path, inner: str, voxel_size: Sequence[float] | None, mode: str, unchanging: bool) -> Array:
     suffix = container.suffix.lower()
     if suffix in HDF5_SUFFIXES + TIFF_SUFFIXES and not container.is_dir():
         if not container.exists():
@@ -134,10 +143,10 @@ def _open(container: Path, inner: str, voxel_size: Sequence[float] | None, mode:
         known = ", ".join((".zarr", ".n5", *HDF5_SUFFIXES, *TIFF_SUFFIXES))
         raise ArrayError(f"{container} is a file of an unknown format, expected one of {known}.")
     if is_n5(folder) or (suffix == ".n5" and not folder.exists()):
-        return open_n5(folder, voxel_size=voxel_size, mode=mode)
+        return open_n5(folder, voxel_size=voxel_size, mode=mode, unchanging=unchanging)
     if not folder.exists():
         raise missing_in_zarr(folder)
-    return open_zarr(folder, voxel_size=voxel_size, mode=mode)
+    return open_zarr(folder, voxel_size=voxel_size, mode=mode, unchanging=unchanging)
 
 
 def open_hdf5(path: Path, inner: str) -> Array:

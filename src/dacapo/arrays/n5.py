@@ -38,7 +38,9 @@ def is_n5(folder: Path) -> bool:
     return (folder / "attributes.json").is_file() or any(p.suffix.lower() == ".n5" for p in (folder, *folder.parents))
 
 
-def open_n5(path: Path, *, voxel_size: Sequence[float] | None = None, mode: str = "r") -> Array:
+def open_n5(
+    path: Path, *, voxel_size: Sequence[float] | None = None, mode: str = "r", unchanging: bool = False
+) -> Array:
     """Open the N5 array, level or pyramid in folder `path`; see `open_array`.
 
     The place of an array is what it says itself, else what its group says of it: ``transform`` (COSEM;
@@ -49,11 +51,11 @@ def open_n5(path: Path, *, voxel_size: Sequence[float] | None = None, mode: str 
         raise _missing_in_n5(path)
     attributes = n5_attributes(path)
     if _is_array(attributes):
-        return _open_array(path, attributes, mode)
+        return _open_array(path, attributes, mode, unchanging)
     levels = n5_levels(path)
     if levels:
         level = path / fitting_level(levels, voxel_size, str(path))
-        return _open_array(level, n5_attributes(level), mode)
+        return _open_array(level, n5_attributes(level), mode, unchanging)
     inside = n5_arrays_below(path)
     raise ArrayNotFoundError(f"{path} is a group, expected an array. Arrays in it: {some(inside, 20)}.")
 
@@ -112,7 +114,7 @@ def _image(attributes: Mapping[str, Any]) -> dict[str, Any] | None:
     return images[0] if images else None
 
 
-def _open_array(path: Path, attributes: Mapping[str, Any], mode: str) -> Array:
+def _open_array(path: Path, attributes: Mapping[str, Any], mode: str, unchanging: bool = False) -> Array:
     if attributes.get("isLabelMultiset") or str(attributes["dataType"]) not in _DTYPES:
         kind = "a label multiset" if attributes.get("isLabelMultiset") else attributes["dataType"]
         raise ArrayError(f"{path} holds {kind}, which cannot be read, expected one of {', '.join(_DTYPES)}.")
@@ -124,7 +126,7 @@ def _open_array(path: Path, attributes: Mapping[str, Any], mode: str) -> Array:
         )
     shape, block = (tuple(int(n) for n in reversed(attributes[key])) for key in ("dimensions", "blockSize"))
     source = TensorStoreSource(
-        str(path), "n5", shape, np.dtype(attributes["dataType"]), block, is_writeable=mode == "r+"
+        str(path), "n5", shape, np.dtype(attributes["dataType"]), block, mode == "r+", unchanging
     )
     names, size, place, units = _placement(path, attributes, len(shape))
     kept = attributes.get("dacapo")

@@ -21,7 +21,7 @@ from dacapo.arrays.array import Array, default_axis_names
 from dacapo.arrays.layout import arranged, arrangement, from_attributes
 from dacapo.arrays.ome_metadata import multiscales, placement
 from dacapo.arrays.paths import missing, some, split_path, write_failure
-from dacapo.arrays.tensorstores import TensorStoreSource
+from dacapo.arrays.tensorstores import TensorStoreSource, changed
 from dacapo.arrays.zarr_nodes import (
     Node,
     Storage,
@@ -39,20 +39,22 @@ LEVEL = "s0"
 _CHUNK_EDGE = {1: 2**18, 2: 2**9, 3: 2**6}  # per number of spatial axes, for about 64^3 voxels
 
 
-def open_zarr(path: Path, *, voxel_size: Sequence[float] | None = None, mode: str = "r") -> Array:
+def open_zarr(
+    path: Path, *, voxel_size: Sequence[float] | None = None, mode: str = "r", unchanging: bool = False
+) -> Array:
     """Open the zarr array, level or multiscale group in folder `path`; see `open_array`."""
     if not path.exists():
         raise missing_in_zarr(path)
     node = read_node(path)
     if node is not None and node.is_array:
-        return _open_node(node, mode)
+        return _open_node(node, mode, unchanging)
     if node is not None and node.multiscales:
         image = node.multiscales[0]
         level = fitting_level(level_grids(image, str(path)), voxel_size, str(path))
         array = read_node(path / level)
         if array is None or not array.is_array:
             raise ArrayNotFoundError(f"{path} names its level {level!r}, but there is no zarr array in {path / level}.")
-        return _open_node(array, mode)
+        return _open_node(array, mode, unchanging)
     inside = arrays_below(path)
     if node is None and not inside:
         raise ArrayNotFoundError(f"{path} is no zarr array or group: it contains {_listing(path)}.")
@@ -155,11 +157,11 @@ def create_array(
     return open_zarr(target, mode="r+")
 
 
-def _open_node(node: Node, mode: str) -> Array:
+def _open_node(node: Node, mode: str, unchanging: bool = False) -> Array:
     storage = storage_of(node)
     driver = "zarr3" if node.version == 3 else "zarr"
     source = TensorStoreSource(
-        str(node.path), driver, storage.shape, storage.dtype, storage.write_chunk, is_writeable=mode == "r+"
+        str(node.path), driver, storage.shape, storage.dtype, storage.write_chunk, mode == "r+", unchanging
     )
     for group in ancestors(node.path):
         level = node.path.relative_to(group.path).as_posix()
@@ -414,6 +416,7 @@ def _put_in_place(target: Path, files: Mapping[str, Mapping[str, Any]], overwrit
         if overwrite and target.exists():
             os.replace(target, old)
         os.replace(new, target)  # refused by the system if `target` has come to be a folder with files
+        changed(os.path.realpath(target / LEVEL))
     except OSError as error:
         if old.exists() and not target.exists():
             os.replace(old, target)

@@ -9,7 +9,6 @@ import logging
 import math
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, nullcontext
-from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar, Literal, NamedTuple
@@ -28,6 +27,7 @@ from dacapo.experiments.step import Step, StepClock
 from dacapo.experiments.tasks import Task, TaskConfig
 from dacapo.experiments.tasks.post_processors import PostProcessorParameters
 from dacapo.experiments.trainers import GunpowderTrainerConfig, TrainerConfig
+from dacapo.experiments.weights import Weights
 
 if TYPE_CHECKING:
     import torch
@@ -46,14 +46,6 @@ class Best(NamedTuple):
     iteration: int
     parameters: PostProcessorParameters
     score: float
-
-
-@dataclass
-class Weights:
-    """Parameters of a run at an iteration, and the optimiser's state."""
-
-    model: dict[str, Any]
-    optimizer: dict[str, Any] | None = None
 
 
 class RunConfig(Config):

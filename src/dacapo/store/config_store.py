@@ -53,6 +53,10 @@ class ConfigStore(ABC):
     def _read(self, collection: str, name: str) -> Mapping[str, Any] | None:
         """What is kept under a name, None if nothing is."""
 
+    def mark(self, collection: str, name: str) -> list[int] | None:
+        """What changes when a config does, empty without one; None where it cannot be told."""
+        return None
+
     def store(self, collection: str, config: Config, ignore: Iterable[str] | None = None) -> None:
         """Keep a config under its name.
 

@@ -20,10 +20,10 @@ from urllib.parse import quote, unquote
 
 from dacapo.config import dump_yaml, load_yaml
 from dacapo.errors import StoreError, WeightsNotFoundError
-from dacapo.experiments.run_config import Weights
+from dacapo.experiments.weights import Weights
 from dacapo.store.array_store import ArrayStore, LocalArrayIdentifier, LocalContainerIdentifier
 from dacapo.store.config_store import ConfigStore, checked_name
-from dacapo.store.files import append_lines, create_text, read_lines, write_atomic, write_text
+from dacapo.store.files import append_lines, create_text, mark_of, read_lines, write_atomic, write_text
 from dacapo.store.stats_store import Record, StatsStore
 from dacapo.store.weights_store import WeightsStore
 
@@ -53,6 +53,9 @@ class FileConfigStore(ConfigStore):
         file = self._file(collection, name)
         return load_yaml(file.read_text(encoding="utf-8"), str(file)) if file.is_file() else None
 
+    def mark(self, collection: str, name: str) -> list[int]:
+        return mark_of(self._file(collection, name))
+
 
 for _collection in ("users", *ConfigStore.collections):
     setattr(FileConfigStore, _collection, property(lambda self, name=_collection: self.path / name))
@@ -66,6 +69,9 @@ class FileStatsStore(StatsStore):
 
     def _file(self, series: str, run: str) -> Path:
         return self.path / series / f"{checked_name(run)}.jsonl"
+
+    def mark(self, series: str, run: str) -> list[int]:
+        return mark_of(self._file(series, run))
 
     def _records(self, series: str, run: str) -> list[Record]:
         return read_lines(self._file(series, run))

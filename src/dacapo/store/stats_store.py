@@ -35,6 +35,10 @@ class StatsStore(ABC):
     def _delete(self, series: str, run: str) -> None:
         """Forget the records of a run; none is no error."""
 
+    def mark(self, series: str, run: str) -> list[int] | None:
+        """What changes when the records of a run do, empty without any; None where it cannot be told."""
+        return None
+
     def _by_iteration(self, series: str, run: str) -> list[Record]:
         latest = {record["iteration"]: record for record in self._records(series, run)}
         return [latest[iteration] for iteration in sorted(latest)]

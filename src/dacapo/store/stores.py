@@ -15,7 +15,7 @@ from dacapo.errors import ConfigError, StoreError
 from dacapo.store.array_store import ArrayStore, LocalArrayIdentifier, LocalContainerIdentifier
 from dacapo.store.config_store import ConfigStore, checked_name
 from dacapo.store.file_stores import FileConfigStore, FileStatsStore, LocalArrayStore, LocalWeightsStore
-from dacapo.store.stats_store import StatsStore
+from dacapo.store.stats_store import VALIDATION, StatsStore
 from dacapo.store.weights_store import WeightsStore, read_weights
 
 if TYPE_CHECKING:
@@ -90,6 +90,11 @@ class Stores:
 
     def run_folder(self, run: str) -> Path:
         return self.base / checked_name(run)
+
+    def marks(self, run: str) -> list[list[int]] | None:
+        """What changes when the config or the scores of a run do; None where it cannot be told."""
+        config, scores = self.configs.mark("runs", run), self.stats.mark(VALIDATION, run)
+        return None if config is None or scores is None else [config, scores]
 
     def recall_scores(self, run: RunConfig) -> None:
         """Make the run's validation scores those that are stored. Opens the run's validation data."""

@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from dacapo.errors import ConfigError, StoreError, WeightsNotFoundError, did_you_mean
-from dacapo.experiments.run_config import Weights
+from dacapo.experiments.weights import Weights
 
 if TYPE_CHECKING:
     from dacapo.experiments.run_config import RunConfig

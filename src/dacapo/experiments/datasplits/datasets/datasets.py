@@ -304,7 +304,7 @@ class SimpleDataset(Dataset):
             if part == "mask" and not (self.path / inner).exists():
                 continue
             try:
-                arrays[part] = open_array(self.path / inner)
+                arrays[part] = open_array(self.path / inner, unchanging=True)
             except DacapoError as error:
                 raise type(error)(f"{name}.{part}: {error}") from None
         raw, mask = arrays["raw"], arrays.get("mask")

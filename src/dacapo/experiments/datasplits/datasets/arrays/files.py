@@ -32,7 +32,10 @@ AxisNames = Annotated[tuple[str, ...] | None, AfterValidator(_axis_names)]
 
 
 class ZarrArrayConfig(ArrayConfig):
-    """A zarr or N5 array, or a pyramid of them (OME-Zarr, COSEM N5, ...), whose level is picked by voxel size."""
+    """A zarr or N5 array, or a pyramid of them (OME-Zarr, COSEM N5, ...), whose level is picked by voxel size.
+
+    Opened to read, it is taken not to change: what was decoded of it is kept, see `open_array`.
+    """
 
     file_name: Path
     """The .zarr or .n5 container."""
@@ -63,7 +66,9 @@ class ZarrArrayConfig(ArrayConfig):
     def array(self, mode: str = "r") -> Array:
         from dacapo.arrays import open_array
 
-        found = open_array(self.file_name, voxel_size=self.voxel_size, mode=mode, dataset=self.dataset)
+        found = open_array(
+            self.file_name, voxel_size=self.voxel_size, mode=mode, dataset=self.dataset, unchanging=mode == "r"
+        )
         if self.axes is not None:
             from dacapo.arrays.layout import placed
 
