@@ -17,7 +17,7 @@ SPACING = 32
 """Voxels between control points; their displacement has a standard deviation of 2 voxels."""
 
 PEERS = (
-    Implementation("dacapo", "loader:dacapo", note="memory is kept for the next sample, as its worker processes do"),
+    Implementation("dacapo", "loader:dacapo", note="freed memory is kept for the next sample, as in a training"),
     Implementation(
         "gunpowder",
         "loader:gunpowder",
@@ -147,11 +147,10 @@ def dacapo(parameters: dict[str, Any], folder: Path) -> Any:
     from dacapo.compute_context import keep_freed_memory
     from dacapo.experiments.datasplits.datasets import Dataset
     from dacapo.experiments.tasks.predictors import AffinitiesPredictor
-    from dacapo.experiments.trainers.sampling import KEPT_BYTES
     from dacapo.geometry import Coordinate
 
     raw, labels = _load(folder)
-    keep_freed_memory(True, KEPT_BYTES)
+    keep_freed_memory(True)
     dataset = Dataset("volume", from_numpy(raw, SIZE), from_numpy(labels, SIZE))
     box = Coordinate((parameters["size"],) * 3)
     predictor = AffinitiesPredictor([Coordinate(n) for n in OFFSETS])
