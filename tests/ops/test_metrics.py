@@ -240,3 +240,18 @@ def test_small_and_large_ids_are_counted_alike(dtype: type, masked: bool) -> Non
     np.testing.assert_array_equal(small.counts, large.counts)
     assert small.segments.dtype == large.segments.dtype
     assert small.instance_scores() == large.instance_scores()
+
+
+@pytest.mark.parametrize("masked", [False, True])
+def test_pairs_of_noise_are_counted_like_any(masked):
+    """Labels that change from voxel to voxel, of small and of large ids, give the table that a loop gives."""
+    rng = np.random.default_rng(0)
+    for highest in (900, 2**31 - 1):
+        ids = rng.integers(0, highest, 400, dtype=np.uint64)
+        a, b = (rng.choice(ids, (20, 30, 40)) for _ in range(2))
+        mask = rng.random(a.shape) < 0.7 if masked else np.ones(a.shape, bool)
+        pairs, counts = np.unique(np.stack([b[mask], a[mask]]), axis=1, return_counts=True)
+        table = contingency(a, b, mask if masked else None)
+        np.testing.assert_array_equal(table.truths, pairs[0])
+        np.testing.assert_array_equal(table.segments, pairs[1])
+        np.testing.assert_array_equal(table.counts, counts)
