@@ -247,18 +247,21 @@ def test_warping_stays_faster_than_scipy() -> None:
 
 
 def test_a_sweep_computes_what_it_shares_once(small_run: RunConfig, monkeypatch: pytest.MonkeyPatch) -> None:
-    """A sweep runs one watershed for all links of a pair of biases."""
+    """A sweep sorts the pairs of voxels once, and runs one watershed for all links of a pair of biases."""
     import dacapo.ops.watershed as watershed
     from dacapo.experiments.tasks.post_processors import WatershedPostProcessor
 
     calls = []
-    segment = watershed.segment_affinities
-    monkeypatch.setattr(watershed, "segment_affinities", lambda *a, **k: calls.append(k) or segment(*a, **k))
+    for name in ("__init__", "segment"):
+        real = getattr(watershed.VoxelPairs, name)
+        monkeypatch.setattr(
+            watershed.VoxelPairs, name, lambda *a, _name=name, _real=real, **k: calls.append(_name) or _real(*a, **k)
+        )
     offsets = [(1, 0, 0), (0, 1, 0), (0, 0, 1), (3, 0, 0)]
     post = WatershedPostProcessor(offsets, biases=(0.4, 0.5), long_biases=(0.6,), links=(0.5, 0.7, 1.0), context=4)
     prediction = np.random.default_rng(0).random((4, 8, 8, 8), np.float32)
     assert len(list(post.process_all(prediction, list(post.enumerate_parameters())))) == 6
-    assert len(calls) == 2
+    assert calls == ["__init__", "segment", "segment"]
 
 
 def test_the_gpu_script_rehearses_and_keeps_its_table(tmp_path: Path) -> None:

@@ -5,12 +5,8 @@ Imports everything below only inside functions, as `train` does.
 
 from __future__ import annotations
 
-import json
 import math
 import shutil
-import subprocess
-import sys
-import tempfile
 from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -25,7 +21,6 @@ if TYPE_CHECKING:
     from dacapo.experiments.datasplits.datasets import Dataset
     from dacapo.experiments.run_config import RunConfig
     from dacapo.experiments.scores import ValidationIterationScores
-    from dacapo.experiments.tasks import Task
     from dacapo.experiments.tasks.post_processors import PostProcessorParameters
     from dacapo.store import Stores
 
@@ -155,76 +150,26 @@ def output_shift(run: RunConfig, dataset: Dataset) -> Any:
 def sweep(
     run: RunConfig, dataset: Dataset, prediction: np.ndarray, parameters: Sequence[PostProcessorParameters]
 ) -> list[list[float]]:
-    """Scores [parameter][criterion] of a prediction; ground truth is read once, parameters run side by side."""
-    import numpy as np
+    """Scores [parameter][criterion] of a prediction; ground truth is read once, parameters run side by side in threads,
+    which share what is shared and whose kernels let each other run."""
+    from concurrent.futures import ThreadPoolExecutor
 
     from dacapo.compute_context import available_processors
 
     assert run.task is not None
-    assert run.task_config is not None
     assert dataset.gt is not None
-    channels = len(getattr(run.task.post_processor, "neighborhood", prediction))
-    arrays = {
-        "prediction": prediction[:channels],
-        "truth": dataset.gt.read(),
-        "valid": dataset.read_valid(dataset.gt.roi),
-    }
-    workers = min(available_processors(), len(parameters))
-    if workers < 2 or prediction.size < 2**22:
-        return _scores(run.task, arrays, dataset.gt.voxel_size, parameters)
-    job = {"task": run.task_config.to_dict(), "voxel_size": dataset.gt.voxel_size, "workers": workers}
-    with tempfile.TemporaryDirectory(prefix="dacapo-sweep-") as folder:
-        for name, data in arrays.items():
-            np.save(Path(folder, f"{name}.npy"), data)
-        Path(folder, "job.json").write_text(json.dumps(job | {"parameters": [p.to_dict() for p in parameters]}))
-        _run_sweep_workers(folder, workers)
-        return [s for i in range(workers) for s in json.loads(Path(folder, f"scores-{i}.json").read_text())]
+    task, gt = run.task, dataset.gt
+    truth, valid = gt.read(), dataset.read_valid(gt.roi)
+    prepared = task.post_processor.prepared(prediction[: len(getattr(task.post_processor, "neighborhood", prediction))])
 
+    score = task.evaluator.scorer(truth, gt.voxel_size, valid)
 
-def _scores(
-    task: Task,
-    arrays: dict[str, np.ndarray],
-    voxel_size: Sequence[float],
-    parameters: Sequence[PostProcessorParameters],
-) -> list[list[float]]:
-    return [
-        task.evaluator.evaluate(segmentation, arrays["truth"], voxel_size, arrays["valid"]).values()
-        for segmentation in task.post_processor.process_all(arrays["prediction"], parameters)
-    ]
+    def scores(group: list[PostProcessorParameters]) -> list[list[float]]:
+        return [score(one).values() for one in task.post_processor.process_group(prepared, group)]
 
-
-def _run_sweep_workers(folder: str, workers: int) -> None:
-    """Processes, not threads: the watershed holds the interpreter's lock. Not `multiprocessing` either, which
-    would import the caller's script again."""
-    code = "import sys; from dacapo.validate import sweep_worker; sweep_worker(sys.argv[1], int(sys.argv[2]))"
-    running: list[subprocess.Popen[bytes]] = []
-    try:
-        for i in range(workers):
-            running.append(subprocess.Popen([sys.executable, "-c", code, folder, str(i)], stderr=subprocess.PIPE))
-        for process in running:
-            _, stderr = process.communicate()
-            if process.returncode:
-                raise RuntimeError(f"post-processing failed:\n{stderr.decode(errors='replace')}")
-    finally:
-        for process in running:
-            process.kill()
-            process.wait()
-
-
-def sweep_worker(folder: str, index: int) -> None:
-    """Score one of the equal shares of the parameter sets of the job in `folder`: neighbours, which share work."""
-    import numpy as np
-
-    from dacapo.experiments.tasks import TaskConfig
-    from dacapo.experiments.tasks.post_processors import PostProcessorParameters
-
-    job = json.loads(Path(folder, "job.json").read_text())
-    task = TaskConfig.from_dict(job["task"]).task()
-    arrays = {name: np.load(Path(folder, f"{name}.npy"), mmap_mode="r") for name in ("prediction", "truth", "valid")}
-    number, workers = len(job["parameters"]), job["workers"]
-    share = job["parameters"][number * index // workers : number * (index + 1) // workers]
-    scores = _scores(task, arrays, job["voxel_size"], [PostProcessorParameters.from_dict(p) for p in share])
-    Path(folder, f"scores-{index}.json").write_text(json.dumps(scores))
+    groups = task.post_processor.groups(parameters)
+    with ThreadPoolExecutor(max(1, min(available_processors(), len(groups)))) as threads:
+        return [row for rows in threads.map(scores, groups) for row in rows]
 
 
 def keep_prediction(run: RunConfig, iteration: int, dataset: Dataset, prediction: np.ndarray, stores: Stores) -> None:

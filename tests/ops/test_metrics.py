@@ -240,3 +240,33 @@ def test_small_and_large_ids_are_counted_alike(dtype: type, masked: bool) -> Non
     np.testing.assert_array_equal(small.counts, large.counts)
     assert small.segments.dtype == large.segments.dtype
     assert small.instance_scores() == large.instance_scores()
+
+
+@pytest.mark.parametrize("masked", [False, True])
+def test_pairs_of_noise_are_counted_like_any(masked):
+    """Labels that change from voxel to voxel, of small and of large ids, give the table that a loop gives."""
+    rng = np.random.default_rng(0)
+    for highest in (900, 2**31 - 1):
+        ids = rng.integers(0, highest, 400, dtype=np.uint64)
+        a, b = (rng.choice(ids, (20, 30, 40)) for _ in range(2))
+        mask = rng.random(a.shape) < 0.7 if masked else np.ones(a.shape, bool)
+        pairs, counts = np.unique(np.stack([b[mask], a[mask]]), axis=1, return_counts=True)
+        table = contingency(a, b, mask if masked else None)
+        np.testing.assert_array_equal(table.truths, pairs[0])
+        np.testing.assert_array_equal(table.segments, pairs[1])
+        np.testing.assert_array_equal(table.counts, counts)
+
+
+def test_distances_to_the_truth_may_be_computed_once() -> None:
+    """Scores with the distances of the truth at hand are those without, masked or not, in 2D and 3D."""
+    from dacapo.ops.metrics import distance_to
+
+    rng = np.random.default_rng(0)
+    for shape, size in (((9, 12, 11), (8.0, 4.0, 4.0)), ((20, 17), (4.0, 5.24))):
+        truth, found = rng.random(shape) < 0.1, rng.random(shape) < 0.15
+        for mask in (None, rng.random(shape) < 0.8):
+            how = {"mask": mask, "clip_distance": 20.0, "tol_distance": 6.0}
+            to_truth = distance_to(truth if mask is None else truth & mask, size)
+            expected = binary_scores(found, truth, size, **how)
+            assert binary_scores(found, truth, size, to_truth=to_truth, **how) == pytest.approx(expected, nan_ok=True)
+    assert np.isinf(distance_to(np.zeros((3, 4), bool), (1.0, 1.0))).all()

@@ -4,13 +4,18 @@ from __future__ import annotations
 
 import itertools
 
+import fastremap
+import mwatershed
 import numpy as np
 import pytest
+from hypothesis import assume, given, settings
+from hypothesis import strategies as st
 
 from dacapo.errors import DataError, GeometryError
 from dacapo.ops.affinities import affinities, pair_slices
+from dacapo.ops.agglomeration import border_sums
 from dacapo.ops.metrics import contingency
-from dacapo.ops.watershed import mutex_watershed, segment_affinities, short_long_bias
+from dacapo.ops.watershed import VoxelPairs, mutex_watershed, segment_affinities, short_long_bias
 
 NEAR = [(1, 0, 0), (0, 1, 0), (0, 0, 1)]
 FAR = [(2, 0, 0), (0, 3, 0), (0, 0, -3)]
@@ -85,12 +90,74 @@ def test_true_affinities_give_the_truth_back():
     np.testing.assert_array_equal(found, segment_affinities(extended, offsets, 0.5, 0.5, 5))
 
 
-def test_ties_do_not_make_it_random():
-    """Affinities of few levels, as after storage in 8 bits, give the same result each time."""
-    affs = np.round(np.random.default_rng(0).random((6, 8, 20, 20)) * 16) / 16
-    first = mutex_watershed(affs, NEAR + FAR, bias=0.5)
-    for _ in range(3):
-        np.testing.assert_array_equal(first, mutex_watershed(affs, NEAR + FAR, bias=0.5))
+@settings(max_examples=20, deadline=None)
+@given(st.integers(0, 10_000), st.sampled_from([np.float32, np.float64]), st.booleans())
+def test_equals_mwatershed_where_nothing_is_tied(seed, dtype, smooth):
+    """The labels are those of mwatershed, numbered from 1, for affinities that all differ: of noise, and of objects."""
+    rng = np.random.default_rng(seed)
+    shape = (9, 20, 22)
+    affs = rng.permutation(6 * np.prod(shape)).reshape(6, *shape) / (6 * np.prod(shape))
+    if smooth:
+        affs = 0.5 * affs + 0.5 * affinities(cells(seed, shape), NEAR + FAR)[0]
+    affs = affs.astype(dtype)
+    biases, strides = short_long_bias(NEAR + FAR, 0.35, 0.55), [(1, 1, 1)] * 3 + [(1, 2, 2)] * 3
+    evidence = affs.astype(np.float64) - np.reshape(biases, (6, 1, 1, 1))
+    theirs = mwatershed.agglom(evidence, NEAR + FAR, strides=strides)
+    assume(theirs.flat[0])  # they take the object that voxel 0 represents for nothing
+    found = mutex_watershed(affs, NEAR + FAR, bias=biases, strides=strides)
+    np.testing.assert_array_equal(found, fastremap.renumber(theirs)[0])
+
+
+def by_the_rule(affs, offsets, biases, mask):
+    """Clusters of voxels by walking the pairs in the order that is promised; voxels without an attractive pair are 0."""
+    pairs = []
+    for i, offset in enumerate(offsets):
+        for p in np.ndindex(affs.shape[1:]):
+            q = tuple(a + b for a, b in zip(p, offset, strict=True))
+            if all(0 <= a < n for a, n in zip(q, mask.shape, strict=True)) and mask[p] and mask[q]:
+                weight = float(affs[(i, *p)]) - biases[i]
+                pairs.append((-abs(weight), weight <= 0, i, p, q))
+    cluster = {p: frozenset([p]) for p in np.ndindex(mask.shape)}
+    apart, attracted = set(), set()
+    for _, repels, _, p, q in sorted(pairs):
+        if not repels:
+            attracted |= {p, q}
+        if cluster[p] is cluster[q]:
+            continue
+        if repels:
+            apart.add(frozenset([p, q]))
+        elif not any(frozenset(pair) in apart for pair in itertools.product(cluster[p], cluster[q])):
+            both = cluster[p] | cluster[q]
+            cluster.update(dict.fromkeys(both, both))
+    numbers: dict = {}
+    labels = [numbers.setdefault(cluster[p], len(numbers) + 1) if p in attracted else 0 for p in np.ndindex(mask.shape)]
+    return np.reshape(labels, mask.shape)
+
+
+@settings(max_examples=20, deadline=None)
+@given(st.integers(0, 10_000), st.sampled_from([2, 5, 255]), st.sampled_from([(6, 7), (3, 4, 5)]))
+def test_pairs_of_few_levels_are_taken_in_the_order_that_is_promised(seed, levels, shape):
+    """Sorted by level, pairs come in the documented order, ties included; and so they do if they are sorted one by one."""
+    rng = np.random.default_rng(seed)
+    offsets = [n[-len(shape) :] for n in [(0, 1, 0), (0, 0, 1), (0, 2, -1), (0, 0, 3)]]
+    affs = (rng.integers(0, levels + 1, (4, *shape)) * (255 // levels) / 255).astype(np.float32)
+    mask, biases = rng.random(shape) < 0.9, [0.4, 0.4, 0.6, 0.6] if seed % 2 else [0.5] * 4
+    pairs = VoxelPairs(affs, offsets, mask=mask)
+    assert pairs._levels is not None
+    found = pairs.segment(biases)
+    np.testing.assert_array_equal(found, by_the_rule(affs, offsets, biases, mask))
+    pairs._levels = None
+    np.testing.assert_array_equal(found, pairs.segment(biases))
+
+
+def test_one_sorting_serves_all_biases():
+    """Pairs that were sorted once give for each bias what they give when sorted for it alone."""
+    affs = (np.random.default_rng(0).integers(0, 256, (6, 8, 20, 20)) / 255).astype(np.float32)
+    pairs = VoxelPairs(affs, NEAR + FAR)
+    for bias in (0.3, 0.5, 0.8):
+        np.testing.assert_array_equal(
+            pairs.segment(bias, min_size=4), mutex_watershed(affs, NEAR + FAR, bias=bias, min_size=4)
+        )
 
 
 def test_masked_voxels_are_0_and_do_not_matter():
@@ -136,3 +203,22 @@ def test_says_what_does_not_fit():
     with pytest.raises(GeometryError, match="strides"):
         mutex_watershed(affs, NEAR, bias=0.5, strides=[[1, 1, 0]] * 3)
     assert mutex_watershed(affs[:, :0], NEAR, bias=0.5).shape == (0, 4, 4)
+
+
+def test_border_sums_are_those_of_a_loop():
+    """Sum and number of each pair of objects, less what is neutral, of pairs with a chosen side; in 2D and with negative
+    offsets."""
+    rng = np.random.default_rng(0)
+    labels, values = rng.integers(0, 30, (12, 13)).astype(np.uint64), rng.random((2, 12, 13), np.float32)
+    chosen = rng.random(30) < 0.6
+    expected: dict = {}
+    for i, (dy, dx) in enumerate([(1, 0), (2, -3)]):
+        for y, x in np.ndindex(12, 13):
+            if y + dy < 12 and 0 <= x + dx < 13:
+                a, b = sorted([int(labels[y, x]), int(labels[y + dy, x + dx])])
+                if a and a != b and (chosen[a] or chosen[b]):
+                    total, count = expected.get((a, b), (0.0, 0))
+                    expected[a, b] = (total + float(values[i, y, x]) - [0.5, 0.25][i], count + 1)
+    low, high, total, count = border_sums(labels, values, [(1, 0), (2, -3)], [0.5, 0.25], chosen)
+    assert dict(zip(zip(low, high, strict=True), zip(total, count, strict=True), strict=True)) == expected
+    assert list(zip(low, high, strict=True)) == sorted(expected)

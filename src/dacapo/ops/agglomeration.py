@@ -1,15 +1,14 @@
-"""Agglomeration of fragments by their mean affinity. Imports affinities, checks; fastremap where it is used."""
+"""Agglomeration of fragments by their mean affinity. Imports checks; kernel and fastremap where used."""
 
 from __future__ import annotations
 
 import heapq
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 
 import numpy as np
 from numpy.typing import NDArray
 
 from dacapo.errors import GeometryError
-from dacapo.ops.affinities import pair_slices
 from dacapo.ops.checks import check_labels, check_neighborhood
 
 
@@ -37,6 +36,16 @@ def link_objects(
     -------
     labels : (Z, Y, X) or (Y, X) uint64, 1..n
     """
+    return next(link_at(labels, affinities, neighborhood, [threshold]))
+
+
+def link_at(
+    labels: NDArray[np.integer],
+    affinities: NDArray[np.floating],
+    neighborhood: Sequence[Sequence[int]],
+    thresholds: Sequence[float],
+) -> Iterator[NDArray[np.uint64]]:
+    """`link_objects` for each of several thresholds; the borders are measured once."""
     import fastremap
 
     labels = check_labels(labels)
@@ -45,28 +54,61 @@ def link_objects(
         raise GeometryError(
             f"affinities of shape {affinities.shape} do not fit labels {labels.shape} and {len(offsets)} offsets"
         )
+    if not thresholds:
+        return
     compact, _ = fastremap.renumber(labels.astype(np.uint64), preserve_zero=True)
-    low, high, total, count = _region_graph(compact, affinities, offsets)
-    target = _merged(int(compact.max(initial=0)) + 1, low, high, total, count, threshold)
-    return np.asarray(fastremap.renumber(target[compact], preserve_zero=True)[0]).astype(np.uint64)
+    graph = border_sums(compact, affinities, offsets)
+    for threshold in thresholds:
+        yield renumbered(compact, _merged(int(compact.max(initial=0)) + 1, *graph, threshold))
 
 
-def _region_graph(
-    labels: np.ndarray, affinities: np.ndarray, offsets: Sequence[tuple[int, ...]]
-) -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray]:
-    """Pairs of objects with the sum and number of affinities between them."""
-    base = int(labels.max(initial=0)) + 1
-    keys, values = [np.zeros(0, np.int64)], [np.zeros(0)]
-    for channel, offset in enumerate(offsets):
-        here, there = pair_slices(labels.shape, offset)
-        a, b = labels[here], labels[there]
-        border = (a != b) & (a != 0) & (b != 0)
-        a, b = a[border].astype(np.int64), b[border].astype(np.int64)
-        keys.append(np.minimum(a, b) * base + np.maximum(a, b))
-        values.append(affinities[channel][here][border])
-    pairs, which = np.unique(np.concatenate(keys), return_inverse=True)
-    total = np.bincount(which, np.concatenate(values), len(pairs))
-    return pairs // base, pairs % base, total, np.bincount(which, minlength=len(pairs))
+def border_sums(
+    labels: NDArray[np.unsignedinteger],
+    affinities: Sequence[np.ndarray] | np.ndarray,
+    offsets: Sequence[tuple[int, ...]],
+    neutral: Sequence[float] | np.ndarray | None = None,
+    chosen: NDArray[np.bool_] | None = None,
+) -> tuple[NDArray[np.int64], NDArray[np.int64], NDArray[np.float64], NDArray[np.int64]]:
+    """Pairs of objects with the sum and the number of the affinities between them, sorted: low, high, sum, number.
+
+    Labels 0..n (below 2^32) unsigned; 0 is no object. `neutral`, one for each offset, is subtracted from its affinities.
+    Of `chosen` objects, bool (n + 1), one must be in the pair.
+    """
+    from dacapo.ops.agglomeration_kernel import add_borders
+
+    volume = (1,) * (3 - labels.ndim) + labels.shape
+    steps = (volume[1] * volume[2], volume[2], 1)[-labels.ndim :]
+    labels = np.ascontiguousarray(labels).reshape(volume)
+    free, slots = np.iinfo(np.uint64).max, 2**10
+    table = (np.full(slots, free, np.uint64), np.zeros(slots), np.zeros(slots, np.int64), 0)
+    which = np.zeros(0, bool) if chosen is None else chosen
+    for i, offset in enumerate(offsets):
+        values = np.ascontiguousarray(affinities[i]).reshape(volume)
+        ahead = sum(o * s for o, s in zip(offset, steps, strict=True))
+        box = [(0, 1)] * (3 - len(offset)) + [
+            (max(0, -o), min(n, n - o)) for n, o in zip(volume[-len(offset) :], offset, strict=True)
+        ]
+        less = 0.0 if neutral is None else float(neutral[i])
+        table = add_borders(labels, values, less, np.array(box, np.int64), ahead, which, table)
+    keys, total, count, _ = table
+    filled = np.flatnonzero(keys != free)
+    filled = filled[np.argsort(keys[filled])]
+    keys = keys[filled]
+    return (
+        (keys >> np.uint64(32)).astype(np.int64),
+        (keys & np.uint64(2**32 - 1)).astype(np.int64),
+        total[filled],
+        count[filled],
+    )
+
+
+def renumbered(labels: NDArray[np.unsignedinteger], target: NDArray[np.integer]) -> NDArray[np.uint64]:
+    """target[labels], numbered 1..n in the order of their first voxels; 0 stays 0."""
+    from dacapo.ops.agglomeration_kernel import renumber
+
+    out = np.empty(labels.shape, np.uint64)
+    renumber(np.ascontiguousarray(labels).reshape(-1), target.astype(np.uint64, copy=False), out.reshape(-1))
+    return out
 
 
 def _merged(

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 import numpy as np
 from numpy.typing import NDArray
@@ -35,6 +35,8 @@ class Contingency:
     segments: NDArray[np.uint64]
     truths: NDArray[np.uint64]
     counts: NDArray[np.int64]
+    _known: dict[tuple[int, ...], _Margins] = field(default_factory=dict, init=False, repr=False, compare=False)
+    """The margins that were asked for: all scores read the same."""
 
     def merged(self, other: Contingency) -> Contingency:
         """The table of both volumes together: of blocks, or of a volume scored in parts."""
@@ -44,8 +46,11 @@ class Contingency:
         return self.segments, self.truths, self.counts
 
     def _margins(self, ignore_truth: Sequence[int]) -> _Margins:
-        kept = ~np.isin(self.truths, np.asarray(list(ignore_truth), np.uint64))
-        return _margins(self.segments[kept], self.truths[kept], self.counts[kept])
+        ignored = tuple(int(i) for i in ignore_truth)
+        if ignored not in self._known:
+            kept = ~np.isin(self.truths, np.asarray(ignored, np.uint64))
+            self._known[ignored] = _margins(self.segments[kept], self.truths[kept], self.counts[kept])
+        return self._known[ignored]
 
     def voi(self, ignore_truth: Sequence[int] = (0,)) -> tuple[float, float]:
         """Variation of information in bits (Meilă 2003): H(segmentation | truth), H(truth | segmentation).
@@ -160,12 +165,22 @@ class _Margins:
 
 
 def _margins(segments: np.ndarray, truths: np.ndarray, counts: np.ndarray) -> _Margins:
-    segment_ids, segment = np.unique(segments, return_inverse=True)
-    truth_ids, truth = np.unique(truths, return_inverse=True)
+    segment_ids, segment = _indexed(segments)
+    truth_ids, truth = _indexed(truths)
     # Floats: the square of a count may exceed 64 bits.
     weights = counts.astype(np.float64)
     sizes = (np.bincount(index, weights, len(ids)) for index, ids in ((segment, segment_ids), (truth, truth_ids)))
     return _Margins(segment, truth, weights, segment_ids, truth_ids, *sizes, total=float(weights.sum()))
+
+
+def _indexed(ids: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """The ids that occur, sorted, and which of them each is; without sorting where a table of all is small."""
+    if not len(ids) or ids.max() >= max(2**16, 2 * len(ids)):
+        return np.unique(ids, return_inverse=True)
+    places = ids.astype(np.intp)
+    occurs = np.zeros(int(places.max()) + 1, bool)
+    occurs[places] = True
+    return np.flatnonzero(occurs).astype(np.uint64), (np.cumsum(occurs) - 1)[places]
 
 
 def _table(segments: np.ndarray, truths: np.ndarray, counts: np.ndarray) -> Contingency:
@@ -182,6 +197,9 @@ def _counted(segments: np.ndarray, truths: np.ndarray, mask: np.ndarray) -> Cont
     """Pairs of flat unsigned ids: in a table of all pairs, where that is at most half as large as the volume."""
     shape = [int(x.max()) + 1 if len(x) else 1 for x in (segments, truths)]
     if shape[0] * shape[1] > max(2**16, len(segments) // 2):
+        changes = np.count_nonzero((segments[1:] != segments[:-1]) | (truths[1:] != truths[:-1]))
+        if 4 * changes > len(segments) and shape[0] * shape[1] < 2**63:  # noise: sorting is faster than a large table
+            return _sorted_pairs(segments, truths, mask, shape[0])
         keys, counts = count_pairs(segments, truths, mask)
         filled = counts > 0
         return _table(keys[filled, 0], keys[filled, 1], counts[filled])
@@ -189,6 +207,19 @@ def _counted(segments: np.ndarray, truths: np.ndarray, mask: np.ndarray) -> Cont
     count_small_pairs(segments, truths, mask, pairs)
     found = np.nonzero(pairs)
     return _table(found[0].astype(np.uint64), found[1].astype(np.uint64), pairs[found])
+
+
+def _sorted_pairs(segments: np.ndarray, truths: np.ndarray, mask: np.ndarray, base: int) -> Contingency:
+    """Pairs of ids below `base` and above, counted by sorting them as one number."""
+    keys = truths.astype(np.uint64)
+    keys *= np.uint64(base)
+    keys += segments
+    if len(mask):
+        keys = keys[mask]
+    keys.sort()
+    starts = np.flatnonzero(np.concatenate([[True], keys[1:] != keys[:-1]]) if len(keys) else np.zeros(0, bool))
+    found = keys[starts]
+    return Contingency(found % np.uint64(base), found // np.uint64(base), np.diff(starts, append=len(keys)))
 
 
 def contingency(
@@ -230,6 +261,7 @@ def binary_scores(
     mask: NDArray[np.bool_] | None = None,
     clip_distance: float,
     tol_distance: float,
+    to_truth: NDArray[np.float32] | None = None,
 ) -> dict[str, float]:
     """The 21 scores of a binary segmentation, by the names that evaluators know them by.
 
@@ -253,6 +285,8 @@ def binary_scores(
         True where voxels count; the others are in no score and have no distance.
     clip_distance, tol_distance : float
         In world units.
+    to_truth : float32, optional
+        `distance_to` the truth (where the mask is True), for whoever scores many predictions of one truth.
     """
     prediction, truth = (np.asarray(x).astype(bool, copy=False) for x in (prediction, truth))
     check_same_shape(prediction.shape, truth.shape, "the prediction")
@@ -266,8 +300,8 @@ def binary_scores(
     found, real = int(np.count_nonzero(prediction)), int(np.count_nonzero(truth))
     scores = _overlap_scores(both, found, real, total)
     if found and real:
-        to_prediction, to_truth = _error_distances(prediction, truth, voxel_size)
-        scores |= _distance_scores(to_prediction, to_truth, found, real, total, clip_distance, tol_distance)
+        of_missed, of_invented = _error_distances(prediction, truth, voxel_size, to_truth)
+        scores |= _distance_scores(of_missed, of_invented, found, real, total, clip_distance, tol_distance)
     else:
         scores |= dict.fromkeys(_DISTANCE_SCORES, NAN)
         scores["hausdorff"] = NAN if found or real else 0.0
@@ -298,22 +332,31 @@ def _overlap_scores(both: int, found: int, real: int, total: int) -> dict[str, f
     }
 
 
-def _error_distances(
-    prediction: np.ndarray, truth: np.ndarray, voxel_size: tuple[float, ...]
-) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
-    """How far each missed voxel is from the prediction, and each invented one from the truth."""
+def distance_to(mask: NDArray[np.bool_], voxel_size: Sequence[float]) -> NDArray[np.float32]:
+    """From each voxel's centre to that of the nearest voxel of the mask, in world units; infinite if it has none."""
     from edt import edt
 
+    mask = np.ascontiguousarray(mask, bool)
+    if not mask.any():
+        return np.full(mask.shape, np.inf, np.float32)
+    return edt(~mask, anisotropy=tuple(voxel_size), black_border=False, parallel=1)  # type: ignore[no-any-return]
+
+
+def _error_distances(
+    prediction: np.ndarray, truth: np.ndarray, voxel_size: tuple[float, ...], to_truth: np.ndarray | None
+) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+    """How far each missed voxel is from the prediction, and each invented one from the truth."""
     union = prediction | truth
     box = tuple(_extent(union.any(axis=tuple(a for a in range(union.ndim) if a != d))) for d in range(union.ndim))
-    prediction, truth = np.ascontiguousarray(prediction[box]), np.ascontiguousarray(truth[box])
+    prediction, truth = prediction[box], truth[box]
+    missed, invented = truth & ~prediction, prediction & ~truth
     result = []
-    for wrong, target in ((truth & ~prediction, prediction), (prediction & ~truth, truth)):
-        if wrong.any():
-            distance = edt(~target, anisotropy=voxel_size, black_border=False, parallel=1)
-            result.append(distance[wrong].astype(np.float64))
-        else:
+    for wrong, target, known in ((missed, prediction, None), (invented, truth, to_truth)):
+        if not wrong.any():
             result.append(np.zeros(0))
+            continue
+        distance = distance_to(target, voxel_size) if known is None else known[box]
+        result.append(distance[wrong].astype(np.float64))
     return result[0], result[1]
 
 

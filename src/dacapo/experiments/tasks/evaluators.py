@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import math
 from abc import ABC, abstractmethod
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from typing import TYPE_CHECKING, ClassVar
@@ -247,6 +247,12 @@ class Evaluator(ABC):
         Of the mask, bool (*spatial) or (M, *spatial), only voxels that are True count; M is 1 or the channels.
         """
 
+    def scorer(
+        self, truth: np.ndarray, voxel_size: Sequence[float], mask: np.ndarray | None = None
+    ) -> Callable[[np.ndarray], EvaluationScores]:
+        """`evaluate` for many segmentations of one truth: what they share is computed once."""
+        return lambda segmentation: self.evaluate(segmentation, truth, voxel_size, mask)
+
     @property
     def criteria(self) -> list[str]:
         return self.score.criteria
@@ -361,6 +367,29 @@ class BinarySegmentationEvaluator(Evaluator):
     def evaluate(
         self, segmentation: np.ndarray, truth: np.ndarray, voxel_size: Sequence[float], mask: np.ndarray | None = None
     ) -> EvaluationScores:
+        predicted, true, known = self._channels(segmentation, truth, voxel_size, mask)
+        return self._scores(predicted, true, known, voxel_size, [None] * len(true))
+
+    def scorer(
+        self, truth: np.ndarray, voxel_size: Sequence[float], mask: np.ndarray | None = None
+    ) -> Callable[[np.ndarray], EvaluationScores]:
+        """The distances to the truth are computed once."""
+        from dacapo.ops.metrics import distance_to
+
+        shape = (len(self.channels), *truth.shape[-len(voxel_size) :])
+        _, true, known = self._channels(np.broadcast_to(np.uint8(0), shape), truth, voxel_size, mask)
+        distances: list[np.ndarray | None] = [distance_to(t & k, voxel_size) for t, k in zip(true, known, strict=True)]
+
+        def score(segmentation: np.ndarray) -> EvaluationScores:
+            predicted, true, known = self._channels(segmentation, truth, voxel_size, mask)
+            return self._scores(predicted, true, known, voxel_size, distances)
+
+        return score
+
+    def _channels(
+        self, segmentation: np.ndarray, truth: np.ndarray, voxel_size: Sequence[float], mask: np.ndarray | None
+    ) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+        """Prediction, truth and what is known of each channel, bool (C, *spatial)."""
         spatial = truth.shape[-len(voxel_size) :]
         predicted, true = (x.reshape(-1, *spatial) > 0 for x in (segmentation, truth))
         if len(true) == 1:
@@ -371,18 +400,23 @@ class BinarySegmentationEvaluator(Evaluator):
                 f"segmentation has {len(predicted)} channels, truth {len(true)}, mask {len(known)}: expected one for "
                 f"each of {', '.join(self.channels)}"
             )
-        return self._scores(predicted, true, np.broadcast_to(known, predicted.shape), voxel_size)
+        return predicted, true, np.broadcast_to(known, predicted.shape)
 
     def _scores(
-        self, predicted: np.ndarray, true: np.ndarray, known: np.ndarray, voxel_size: Sequence[float]
+        self,
+        predicted: np.ndarray,
+        true: np.ndarray,
+        known: np.ndarray,
+        voxel_size: Sequence[float],
+        distances: Sequence[np.ndarray | None],
     ) -> EvaluationScores:
         from dacapo.ops.metrics import binary_scores
 
         how = {"clip_distance": self.clip_distance, "tol_distance": self.tol_distance}
         return self._named(
             [
-                BinarySegmentationEvaluationScores(**binary_scores(p, t, voxel_size, mask=m, **how))
-                for p, t, m in zip(predicted, true, known, strict=True)
+                BinarySegmentationEvaluationScores(**binary_scores(p, t, voxel_size, mask=m, to_truth=d, **how))
+                for p, t, m, d in zip(predicted, true, known, distances, strict=True)
             ]
         )
 

@@ -59,9 +59,23 @@ class PostProcessor(ABC):
         """The segmentation of a prediction (C, *spatial), real-valued as the predictor says."""
 
     def process_all(self, prediction: np.ndarray, parameters: Sequence[Any]) -> Iterator[np.ndarray]:
-        """The segmentation of each parameter set, in order; what neighbours in the list share is computed once."""
-        for one in parameters:
-            yield self.process(prediction, one)
+        """The segmentation of each parameter set, in order; what several share is computed once."""
+        prepared = self.prepared(prediction)
+        for group in self.groups(parameters):
+            yield from self.process_group(prepared, group)
+
+    def prepared(self, prediction: np.ndarray) -> Any:
+        """What all parameter sets share of the work on a prediction; `process_group` takes it, in several threads at once."""
+        return prediction
+
+    def groups(self, parameters: Sequence[Any]) -> list[list[Any]]:
+        """Runs of neighbours in the list that share more than that."""
+        return [[one] for one in parameters]
+
+    def process_group(self, prepared: Any, group: Sequence[Any]) -> Iterator[np.ndarray]:
+        """The segmentation of each parameter set of a group, in order."""
+        for one in group:
+            yield self.process(prepared, one)
 
     @abstractmethod
     def block_function(self, parameters: Any) -> tuple[str, dict[str, Any]]:
@@ -235,33 +249,44 @@ class WatershedPostProcessor(PostProcessor):
     def process(self, prediction: np.ndarray, parameters: WatershedPostProcessorParameters) -> np.ndarray:
         return next(self.process_all(prediction, [parameters]))
 
-    def process_all(
-        self, prediction: np.ndarray, parameters: Sequence[WatershedPostProcessorParameters]
-    ) -> Iterator[np.ndarray]:
-        from dacapo.ops.agglomeration import link_objects
-        from dacapo.ops.watershed import segment_affinities
+    def prepared(self, prediction: np.ndarray) -> Any:
+        """The pairs of voxels, sorted once for all biases."""
+        from dacapo.ops.watershed import VoxelPairs, long_strides
 
-        fragments, made_with = None, None
-        for one in parameters:
-            settings = self.block_function(one)[1]
-            link = settings.pop("link")
-            if fragments is None or settings != made_with:
-                fragments, made_with = segment_affinities(prediction, **settings), settings
-            if link < 1:
-                yield link_objects(fragments, prediction, self.neighborhood, link)
-            else:
-                yield fragments
+        return VoxelPairs(prediction, self.neighborhood, long_strides(self.neighborhood, self.long_stride))
+
+    def groups(
+        self, parameters: Sequence[WatershedPostProcessorParameters]
+    ) -> list[list[WatershedPostProcessorParameters]]:
+        """One watershed each: the same biases and size."""
+        grouped = itertools.groupby(parameters, lambda one: (one.bias, _bias_long(one), one.min_size))
+        return [list(group) for _, group in grouped]
+
+    def process_group(self, prepared: Any, group: Sequence[WatershedPostProcessorParameters]) -> Iterator[np.ndarray]:
+        from dacapo.ops.agglomeration import link_at
+        from dacapo.ops.watershed import short_long_bias
+
+        first = group[0]
+        biases = short_long_bias(self.neighborhood, first.bias, _bias_long(first))
+        fragments = prepared.segment(biases, first.min_size)
+        links = [one.link for one in group if one.link < 1]
+        linked = link_at(fragments, prepared.affinities, self.neighborhood, links)
+        for one in group:
+            yield next(linked) if one.link < 1 else fragments
 
     def block_function(self, parameters: WatershedPostProcessorParameters) -> tuple[str, dict[str, Any]]:
-        long = parameters.bias if parameters.bias_long is None else parameters.bias_long
         return "dacapo.experiments.tasks.post_processors:watershed_block", {
             "neighborhood": [list(n) for n in self.neighborhood],
             "bias": parameters.bias,
-            "bias_long": long,
+            "bias_long": _bias_long(parameters),
             "min_size": parameters.min_size,
             "link": parameters.link,
             "long_stride": self.long_stride,
         }
+
+
+def _bias_long(parameters: WatershedPostProcessorParameters) -> float:
+    return parameters.bias if parameters.bias_long is None else parameters.bias_long
 
 
 def watershed_block(prediction: np.ndarray, link: float, **settings: Any) -> np.ndarray:
