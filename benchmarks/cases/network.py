@@ -67,7 +67,7 @@ CASES = (
             Implementation("torch loop", "network:training_loop", note="the same samples through torch's DataLoader"),
         ),
         (Bar("iterations a second of the hand-written loop's", against=("torch loop",), least=0.97),),
-        full={"input_shape": [64, 64, 64], "iterations": 30, "shape": [128, 160, 160]},
+        full={"input_shape": [64, 64, 64], "iterations": 60, "shape": [128, 160, 160]},
         quick={"input_shape": [16, 16, 16], "iterations": 3, "shape": [32, 64, 64]},
         unit="iterations",
         prepare="network:prepare",

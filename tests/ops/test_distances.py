@@ -95,3 +95,39 @@ def test_border_distance_sees_outside_as_masked(voxel_size):
     expected = ndimage.distance_transform_edt(framed, sampling=voxel_size)[(slice(1, -1),) * mask.ndim]
     np.testing.assert_allclose(border_distance(mask, voxel_size), expected, rtol=1e-6)
     assert not border_distance(mask, voxel_size)[~mask].any()
+
+
+@settings(max_examples=60, deadline=None)
+@given(
+    st.lists(st.integers(1, 13), min_size=2, max_size=3), st.sampled_from([0.003, 0.05, 0.4]), st.integers(0, 2**32 - 1),
+    st.sampled_from([0, 3, 24]),
+)  # fmt: skip
+def test_distances_to_a_mask_are_those_of_scipy(shape: list[int], share: float, seed: int, far: int) -> None:
+    """Near and far, in 2D and 3D, with voxels of any shape: to 1e-6 of scipy's, whichever algorithm takes over."""
+    from unittest.mock import patch
+
+    from scipy.ndimage import distance_transform_edt
+
+    from dacapo.ops import distances
+
+    mask = np.random.default_rng(seed).random(shape) < share
+    size = (8.0, 5.24, 4.0)[-len(shape) :]
+    with patch.object(distances, "FAR", far):
+        found = distances.distance_to(mask, size)
+    assert found.dtype == np.float32
+    expected = distance_transform_edt(~mask, sampling=size) if mask.any() else np.full(shape, np.inf)
+    np.testing.assert_allclose(found, expected, rtol=1e-6)
+
+
+def test_a_single_voxel_far_away_does_not_take_long() -> None:
+    """Where distances are large, the algorithm that does not mind is taken."""
+    from unittest.mock import patch
+
+    from dacapo.ops import distances
+
+    mask = np.zeros((40, 150, 150), bool)
+    mask[0, 0, 0] = True
+    with patch.object(distances, "_distance_far_away", wraps=distances._distance_far_away) as far:
+        found = distances.distance_to(mask, (1.0, 1.0, 1.0))
+    assert far.called
+    assert found[39, 149, 149] == pytest.approx(np.sqrt(39**2 + 2 * 149**2))

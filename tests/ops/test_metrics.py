@@ -259,7 +259,7 @@ def test_pairs_of_noise_are_counted_like_any(masked):
 
 def test_distances_to_the_truth_may_be_computed_once() -> None:
     """Scores with the distances of the truth at hand are those without, masked or not, in 2D and 3D."""
-    from dacapo.ops.metrics import distance_to
+    from dacapo.ops.distances import distance_to
 
     rng = np.random.default_rng(0)
     for shape, size in (((9, 12, 11), (8.0, 4.0, 4.0)), ((20, 17), (4.0, 5.24))):

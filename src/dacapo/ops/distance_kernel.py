@@ -44,21 +44,45 @@ def distance_along_axis(
                 out[row + i] = nearest * nearest
 
 
+@numba.njit(cache=True, nogil=True, error_model="numpy", fastmath=_FAST)
+def voxels_along_first_axis(mask: np.ndarray, shape: tuple[int, int, int], spacing: float, out: np.ndarray) -> None:
+    """Squared distance from each voxel centre to that of the nearest voxel of the mask on its line along the first axis."""
+    length, stride = np.uint64(shape[0]), np.uint64(shape[1] * shape[2])
+    nothing, one, width = np.float32(0), np.float32(1), np.float32(spacing)
+    steps = np.full(stride, np.inf, np.float32)
+    for k in range(length):
+        row = k * stride
+        for i in range(stride):
+            steps[i] = nothing if mask[row + i] else steps[i] + one
+            out[row + i] = steps[i]
+    steps[:] = np.inf
+    for k in range(length):
+        row = (length - np.uint64(1) - k) * stride
+        for i in range(stride):
+            steps[i] = nothing if mask[row + i] else steps[i] + one
+            nearest = width * (out[row + i] if out[row + i] < steps[i] else steps[i])
+            out[row + i] = nearest * nearest
+
+
 @numba.njit(cache=True, nogil=True, error_model="numpy")
 def spread_along_axis(
-    source: np.ndarray, shape: tuple[int, int, int], axis: int, spacing: float, nearest: np.ndarray
-) -> None:
+    source: np.ndarray, shape: tuple[int, int, int], axis: int, spacing: float, nearest: np.ndarray, most: int
+) -> bool:
     """nearest[p] becomes the least of itself and of source[q] + |p - q|^2 over all q on its line along the axis.
 
-    Farther and farther q are looked at until none can be nearer than what each voxel of a row has.
+    Farther and farther q are looked at until none can be nearer than what each voxel of a row has. Gives up, and says
+    False, when more than `most` of them a row would be looked at.
     """
+    looked = 0
     length, stride, columns = shape[axis], 1, shape[2]
     for a in range(axis + 1, 3):
         stride *= shape[a]
     squares = ((np.arange(length) * spacing) ** 2).astype(np.float32)
     # What is not negative is ordered like its bits, and only whole numbers get a fast maximum.
     bits, square_bits = nearest.view(np.int32), squares.view(np.int32)
-    for row in range(0, len(nearest), columns):
+    for number, row in enumerate(range(0, len(nearest), columns)):
+        if looked > most * (number + 1) + 64 * most:
+            return False
         position = (row // stride) % length
         farthest = np.int32(0)
         for k in range(1, length):
@@ -66,6 +90,7 @@ def spread_along_axis(
                 farthest = _largest(bits, row, columns)
             if square_bits[k] >= farthest:
                 break
+            looked += 1
             if axis == 2:
                 _lower(nearest, row + k, source, row, columns - k, squares[k])
                 _lower(nearest, row, source, row + k, columns - k, squares[k])
@@ -74,6 +99,7 @@ def spread_along_axis(
                 _lower(nearest, row, source, row - k * stride, columns, squares[k])
             if k < length - position:
                 _lower(nearest, row, source, row + k * stride, columns, squares[k])
+    return True
 
 
 @numba.njit(cache=True, nogil=True, error_model="numpy", fastmath=_FAST)

@@ -70,7 +70,8 @@ def _squared_face_distance(
     more than that, where it makes voxels stop looking earlier and is itself a distance to a face
     that is only ever spread across it.
     """
-    from dacapo.ops.distance_kernel import distance_along_axis, spread_along_axis
+    from dacapo.ops.distance_kernel import distance_along_axis
+    from dacapo.ops.distance_kernel import spread_along_axis as spread
 
     shape = (1,) * (3 - labels.ndim) + labels.shape
     spacing = (1.0,) * (3 - labels.ndim) + voxel_size
@@ -83,15 +84,16 @@ def _squared_face_distance(
             distance_along_axis(faces, shape, axis, spacing[axis], across[axis])
     z, y, x = across
     in_plane = np.minimum(y, x)
-    spread_along_axis(x, shape, 1, spacing[1], in_plane)
-    spread_along_axis(y, shape, 2, spacing[2], in_plane)
+    most = max(shape)  # to the end
+    spread(x, shape, 1, spacing[1], in_plane, most)
+    spread(y, shape, 2, spacing[2], in_plane, most)
     nearest = np.minimum(in_plane, z)
     if shape[0] > 1:
-        spread_along_axis(in_plane, shape, 0, spacing[0], nearest)
+        spread(in_plane, shape, 0, spacing[0], nearest, most)
         along_x = np.minimum(z, x)
-        spread_along_axis(z, shape, 2, spacing[2], along_x)
+        spread(z, shape, 2, spacing[2], along_x, most)
         np.minimum(nearest, along_x, out=nearest)
-        spread_along_axis(along_x, shape, 1, spacing[1], nearest)
+        spread(along_x, shape, 1, spacing[1], nearest, most)
     if nearest.size == 0 or np.isinf(nearest[0]):
         return None
     return nearest.reshape(labels.shape)
@@ -128,3 +130,40 @@ def border_distance(mask: NDArray[np.bool_], voxel_size: Sequence[float]) -> NDA
     voxel_size = check_lengths(voxel_size, mask.ndim, "voxel_size")
     distance = edt(np.ascontiguousarray(mask), anisotropy=voxel_size, black_border=True, parallel=1)
     return np.asarray(distance, np.float32)
+
+
+FAR = 24
+"""Voxels that a row may look at to each side, on average, before the algorithm that does not mind distance takes over."""
+
+
+def distance_to(mask: NDArray[np.bool_], voxel_size: Sequence[float]) -> NDArray[np.float32]:
+    """From each voxel's centre to that of the nearest voxel of the mask, in world units; infinite if it has none.
+
+    Parameters
+    ----------
+    mask : (Z, Y, X) or (Y, X) bool
+    voxel_size : sequence of float
+        In world units, in the order of the axes.
+    """
+    from dacapo.ops.distance_kernel import spread_along_axis, voxels_along_first_axis
+
+    mask = np.ascontiguousarray(mask, bool)
+    check_dims(mask.ndim, "the mask", mask.shape)
+    voxel_size = check_lengths(voxel_size, mask.ndim, "voxel_size")
+    if not mask.any():
+        return np.full(mask.shape, np.inf, np.float32)
+    shape, spacing = (1,) * (3 - mask.ndim) + mask.shape, (1.0,) * (3 - mask.ndim) + voxel_size
+    along = np.empty(mask.size, np.float32)
+    voxels_along_first_axis(mask.ravel(), shape, spacing[0], along)
+    for axis in (1, 2):
+        nearest = along.copy()
+        if not spread_along_axis(along, shape, axis, spacing[axis], nearest, FAR):
+            return _distance_far_away(mask, voxel_size)
+        along = nearest
+    return np.sqrt(along, out=along).reshape(mask.shape)
+
+
+def _distance_far_away(mask: NDArray[np.bool_], voxel_size: tuple[float, ...]) -> NDArray[np.float32]:
+    from edt import edt
+
+    return np.asarray(edt(~mask, anisotropy=voxel_size, black_border=False, parallel=1), np.float32)

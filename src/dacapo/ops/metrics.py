@@ -1,4 +1,4 @@
-"""Scores of instance and of binary segmentations. Imports checks and contingency_kernel; edt where it is used.
+"""Scores of instance and of binary segmentations. Imports checks, distances and contingency_kernel.
 
 Every instance score is read off one sparse contingency table; every binary one off four counts and
 two distance transforms, over the box that holds anything.
@@ -16,6 +16,7 @@ from numpy.typing import NDArray
 from dacapo.errors import DataError
 from dacapo.ops.checks import check_dims, check_labels, check_lengths, check_mask, check_same_shape, unsigned
 from dacapo.ops.contingency_kernel import count_pairs, count_small_pairs
+from dacapo.ops.distances import distance_to
 
 F1_THRESHOLDS = tuple(t / 100 for t in range(50, 100, 5))
 """The intersections over union at which objects are matched; average precision is the mean over them."""
@@ -330,16 +331,6 @@ def _overlap_scores(both: int, found: int, real: int, total: int) -> dict[str, f
         "recall": recall,
         "f1_score": _harmonic(precision, recall),
     }
-
-
-def distance_to(mask: NDArray[np.bool_], voxel_size: Sequence[float]) -> NDArray[np.float32]:
-    """From each voxel's centre to that of the nearest voxel of the mask, in world units; infinite if it has none."""
-    from edt import edt
-
-    mask = np.ascontiguousarray(mask, bool)
-    if not mask.any():
-        return np.full(mask.shape, np.inf, np.float32)
-    return edt(~mask, anisotropy=tuple(voxel_size), black_border=False, parallel=1)  # type: ignore[no-any-return]
 
 
 def _error_distances(

@@ -374,7 +374,7 @@ class BinarySegmentationEvaluator(Evaluator):
         self, truth: np.ndarray, voxel_size: Sequence[float], mask: np.ndarray | None = None
     ) -> Callable[[np.ndarray], EvaluationScores]:
         """The distances to the truth are computed once."""
-        from dacapo.ops.metrics import distance_to
+        from dacapo.ops.distances import distance_to
 
         shape = (len(self.channels), *truth.shape[-len(voxel_size) :])
         _, true, known = self._channels(np.broadcast_to(np.uint8(0), shape), truth, voxel_size, mask)
