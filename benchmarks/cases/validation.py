@@ -9,6 +9,9 @@ import numpy as np
 
 from benchmarks.harness import Bar, Case, Implementation
 
+TRAINED = 150
+"""Iterations."""
+
 CASES = (
     Case(
         "sweep",
@@ -27,7 +30,8 @@ CASES = (
         quick={"shape": [16, 32, 32], "input_shape": [16, 16, 16]},
         prepare="validation:prepare",
         threads=2,
-        note="The network is trained for 30 iterations, so that its segmentations have objects; the check is the best VOI.",
+        note="The network is trained for 150 iterations, so that it has learned the objects; the check is the best VOI. One that "
+        "has seen 30 leaves splinters (VOI 7), whose watershed is most of the work whatever is shared: 3.9 times as fast.",
     ),
 )
 
@@ -44,7 +48,7 @@ def prepare(parameters: dict[str, Any], folder: Path) -> None:
 def _run(parameters: dict[str, Any], folder: Path) -> Any:
     from benchmarks.cases.network import _run as run
 
-    return run(parameters, folder, num_iterations=30, validation_interval=30)
+    return run(parameters, folder, num_iterations=TRAINED, validation_interval=TRAINED)
 
 
 def _trained(parameters: dict[str, Any], folder: Path) -> tuple[Any, Any]:
@@ -53,7 +57,7 @@ def _trained(parameters: dict[str, Any], folder: Path) -> tuple[Any, Any]:
 
     create_compute_context().prepare()
     stores, run = Stores(folder / "runs"), _run(parameters, folder)
-    run.load_weights(stores.weights.retrieve_weights(run, 30), with_optimizer=False)
+    run.load_weights(stores.weights.retrieve_weights(run, TRAINED), with_optimizer=False)
     return run, stores
 
 
@@ -68,7 +72,7 @@ def shared(parameters: dict[str, Any], folder: Path) -> Any:
     run_config, stores = _trained(parameters, folder)
 
     def run(clock: Any) -> dict[str, float]:
-        scores = dacapo.validate_run(run_config, 30, stores=stores)
+        scores = dacapo.validate_run(run_config, TRAINED, stores=stores)
         clock.stop()
         return _best(scores.scores[0], run_config)
 

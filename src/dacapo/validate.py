@@ -76,12 +76,13 @@ def validate_run(
     scores : ValidationIterationScores
         By dataset, parameter set and criterion.
     """
-    from dacapo.compute_context import create_compute_context
+    from dacapo.compute_context import create_compute_context, keep_freed_memory
     from dacapo.experiments.scores import ValidationIterationScores
     from dacapo.store import Stores
 
     stores = stores or Stores.from_options()
     assert run.task is not None
+    keep_freed_memory(False)  # what one dataset took is not held while the next is predicted
     device = create_compute_context().device
     parameters = list(run.task.parameters)
     if datasets_config is not None:
