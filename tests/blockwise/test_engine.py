@@ -188,3 +188,24 @@ def test_parameters_must_be_json(tmp_path):
     """What cannot be handed to a worker is refused."""
     with pytest.raises(BlockwiseError, match="JSON"):
         run_blocks("work", "a:b", {"x": object()}, total=TOTAL, block=Coordinate((2,)), folder=tmp_path)
+
+
+def test_a_second_scheduler_on_one_output_is_refused(tmp_path):
+    """While one call works on the blocks of a folder another is told so; it may go on once the first was killed."""
+    code = (
+        f"import sys; sys.path.insert(0, {str(HERE)!r}); import test_engine; from pathlib import Path; "
+        f"test_engine.run(Path({str(tmp_path)!r}), workers=1, seconds=30.0)"
+    )
+    first = subprocess.Popen([sys.executable, "-c", code])
+    try:
+        deadline = time.monotonic() + 60
+        while not list(tmp_path.glob("setup-*")) and time.monotonic() < deadline:
+            time.sleep(0.05)
+        for workers in (0, 1):
+            with pytest.raises(BlockwiseError, match="another process is at work"):
+                run(tmp_path, workers=workers)
+        assert first.poll() is None
+    finally:
+        first.kill()
+        first.wait()
+    assert run(tmp_path, workers=0).done == 10

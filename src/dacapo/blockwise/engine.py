@@ -126,7 +126,7 @@ def run_blocks(
     BlocksFailedError
         A BlockwiseError: some blocks failed every time. All others were done.
     BlockwiseError
-        If `function`, `parameters` or `key` are not of the kind described.
+        If `function`, `parameters` or `key` are not of the kind described, or another call is at work in `folder`.
     GeometryError
         If `total`, `block` and `context` do not fit each other.
     """
@@ -143,13 +143,14 @@ def run_blocks(
     if max_restarts is None:
         max_restarts = 20 + 4 * workers + len(grid) // 10
     job = Job(function, parameters, grid, run.task_folder / "failures.jsonl")
-    job.failures.unlink(missing_ok=True)
-    job.works.unlink(missing_ok=True)
-    began = time.monotonic()
-    if workers == 0:
-        run.here(job)
-    else:
-        run.in_processes(job, min(workers, len(grid)), max_restarts)
+    with _only_one(folder, name):
+        job.failures.unlink(missing_ok=True)
+        job.works.unlink(missing_ok=True)
+        began = time.monotonic()
+        if workers == 0:
+            run.here(job)
+        else:
+            run.in_processes(job, min(workers, len(grid)), max_restarts)
     report = run.report(job.failures, time.monotonic() - began)
     if report.done < report.total:
         raise _failure(name, report, run, job.failures) from run.cause(job.failures)
@@ -335,6 +336,23 @@ def _digest(name: str, function: str, parameters: Any, grid: BlockGrid, key: Any
     numbers = [grid.total.begin, grid.total.shape, grid.block, *grid.context]
     said = [name, function, parameters, [[int(v) for v in row] for row in numbers], key]
     return hashlib.sha256(json.dumps(said, sort_keys=True).encode()).hexdigest()[:16]
+
+
+@contextmanager
+def _only_one(folder: Path, name: str) -> Iterator[None]:
+    """Refuse a second scheduler on the same output: the blocks of both would be written twice. The lock dies with its
+    process."""
+    import fcntl
+
+    with (folder / ".lock").open("a") as file:
+        try:
+            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except OSError:
+            raise BlockwiseError(
+                f"another process is at work on the blocks of {folder} ({name!r}): wait for it, or stop it; the same "
+                f"command then goes on"
+            ) from None
+        yield
 
 
 @contextmanager
