@@ -311,7 +311,7 @@ def activation_bytes(run: RunConfig, device: torch.device) -> int:
 
 
 def _quantised(prediction: Tensor, value_range: tuple[float, float]) -> Tensor:
-    """As `quantised`, wherever the prediction is."""
+    """uint8 over the value range, wherever the prediction is."""
     import torch
 
     low, high = value_range
@@ -323,9 +323,9 @@ def quantised(prediction: np.ndarray, value_range: tuple[float, float], dtype: n
     """A prediction as it is stored: uint8 over its value range, or float32 as it is."""
     if dtype == np.float32:
         return prediction.astype(np.float32, copy=False)
-    low, high = value_range
-    scaled = (prediction - np.float32(low)) * np.float32(255 / (high - low))
-    return np.clip(np.rint(scaled, out=scaled), 0, 255, out=scaled).astype(np.uint8)
+    import torch
+
+    return _quantised(torch.from_numpy(prediction), value_range).numpy()
 
 
 def check_input(run: RunConfig, raw: Array) -> None:

@@ -231,14 +231,13 @@ def cheapest_block(run: RunConfig, whole: Coordinate, total: Roi, chunk: Coordin
     import math
 
     from dacapo.compute_context import create_compute_context
-    from dacapo.geometry import Coordinate
     from dacapo.network import fitting_tiles
 
     device = create_compute_context().device
-    chunk = Coordinate(chunk or (min(64, n) for n in whole))
+    chunk = chunk or _default_chunk(whole)
     chosen, best = None, 0.0
     for side in range(2, 9):
-        block = Coordinate(c * max(1, min(side, -(-t // c))) for c, t in zip(chunk, total.shape, strict=True))
+        block = _chunks_a_side(chunk, total, side)
         count = math.prod(-(-t // b) for t, b in zip(total.shape, block, strict=True))
         large = math.prod(block) * run.model.num_out_channels > LARGEST_BLOCK
         if chosen is not None and (large or count < 4 * max(1, workers)):
@@ -258,9 +257,22 @@ def blocks_and_chunks(
     from dacapo.geometry import Coordinate
 
     if block is None:
-        chunk = chunk or Coordinate(min(64, n) for n in whole)
-        return Coordinate(c * max(1, min(2, -(-t // c))) for c, t in zip(chunk, total.shape, strict=True)), chunk
+        chunk = chunk or _default_chunk(whole)
+        return _chunks_a_side(chunk, total, 2), chunk
     return Coordinate(block), chunk or Coordinate(chunk_of(b, n) for b, n in zip(block, whole, strict=True))
+
+
+def _default_chunk(whole: Coordinate) -> Coordinate:
+    from dacapo.geometry import Coordinate
+
+    return Coordinate(min(64, n) for n in whole)
+
+
+def _chunks_a_side(chunk: Coordinate, total: Roi, number: int) -> Coordinate:
+    """A block of so many chunks along each axis, or as many as the region has."""
+    from dacapo.geometry import Coordinate
+
+    return Coordinate(c * max(1, min(number, -(-t // c))) for c, t in zip(chunk, total.shape, strict=True))
 
 
 def blocks_folder(output: str | Path) -> Path:

@@ -20,9 +20,11 @@ from dacapo.upstream_calls import also_called_as
 from dacapo.upstream_calls import train as upstream_train
 
 if TYPE_CHECKING:
+    import torch
+
     from dacapo.experiments.run_config import RunConfig
     from dacapo.experiments.stats import StepTimes, TrainingIterationStats
-    from dacapo.experiments.step import Step
+    from dacapo.experiments.step import Step, StepClock
     from dacapo.store import Stores
 
 logger = logging.getLogger(__name__)
@@ -238,7 +240,7 @@ class _Session:
 
     def __init__(self, run: RunConfig, stores: Stores, start: int, progress: Callable[[Progress], None] | None) -> None:
         self.run, self.stores, self.progress = run, stores, progress
-        self.pending: list[tuple[int, Step, float, float]] = []
+        self.pending: list[tuple[int, torch.Tensor, StepClock | None, float, float]] = []
         self.waited = 0.0
         self.rolling: int | None = None
         kept = start == 0 or start % run.validation_interval == 0 or start == run.num_iterations
@@ -257,9 +259,7 @@ class _Session:
         self.waited = self.lap()
 
     def stepped(self, iteration: int, step: Step) -> None:
-        from dacapo.experiments.step import Step
-
-        self.pending.append((iteration, Step(step.loss, clock=step.clock), self.waited, self.lap()))
+        self.pending.append((iteration, step.loss, step.clock, self.waited, self.lap()))
         if time.perf_counter() - self.last_flush > FLUSH_SECONDS:
             self.flush()
 
@@ -293,11 +293,13 @@ class _Session:
         self.lap()
 
 
-def _stats(iteration: int, step: Step, waited: float, elapsed: float) -> TrainingIterationStats:
+def _stats(
+    iteration: int, loss: torch.Tensor, clock: StepClock | None, waited: float, elapsed: float
+) -> TrainingIterationStats:
     from dacapo.experiments.stats import TrainingIterationStats
 
-    split = step.clock.times(waited) if step.clock is not None else None
-    return TrainingIterationStats(iteration, float(step.loss), elapsed, split)
+    split = clock.times(waited) if clock is not None else None
+    return TrainingIterationStats(iteration, float(loss), elapsed, split)
 
 
 def _progress(run: RunConfig, new: list[TrainingIterationStats]) -> Progress:

@@ -10,7 +10,7 @@ from __future__ import annotations
 import json
 import os
 import re
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -20,7 +20,7 @@ from dacapo.arrays.array import Array
 from dacapo.arrays.layout import SPATIAL_NAMES, arranged
 from dacapo.arrays.ome_metadata import placement
 from dacapo.arrays.ome_zarr import fitting_level
-from dacapo.arrays.paths import missing, some
+from dacapo.arrays.paths import found_below, missing, some
 from dacapo.arrays.tensorstores import TensorStoreSource
 from dacapo.errors import ArrayError, ArrayNotFoundError, StoreError
 from dacapo.geometry import Grid, unit_in_nanometres
@@ -89,7 +89,12 @@ def n5_attributes(folder: Path) -> dict[str, Any]:
 
 def n5_arrays_below(path: Path, limit: int = 200) -> list[str]:
     """Paths below `path` that can be opened: arrays, and pyramids without their levels."""
-    return [found.relative_to(path).as_posix() for found in _walk(path, depth=6, budget=[limit])]
+
+    def opens(folder: Path) -> bool:
+        attributes = n5_attributes(folder)
+        return _is_array(attributes) or bool(_level_names(folder, attributes))
+
+    return found_below(path, opens, limit, hidden=True)
 
 
 def _is_array(attributes: Mapping[str, Any]) -> bool:
@@ -305,24 +310,3 @@ def _missing_in_n5(path: Path) -> ArrayNotFoundError:
     if not inside:
         return missing(path)
     return ArrayNotFoundError(f"{path} does not exist. {parent} contains the arrays {some(inside, 20)}.")
-
-
-def _walk(path: Path, depth: int, budget: list[int]) -> Iterator[Path]:
-    try:
-        children = sorted(entry.name for entry in os.scandir(path) if entry.is_dir())
-    except OSError:
-        return
-    for name in children:
-        budget[0] -= 1
-        if budget[0] < 0:
-            return
-        child = path / name
-        try:
-            attributes = n5_attributes(child)
-            found = _is_array(attributes) or bool(_level_names(child, attributes))
-        except (ArrayError, StoreError, OSError):
-            continue
-        if found:
-            yield child
-        elif depth:
-            yield from _walk(child, depth - 1, budget)

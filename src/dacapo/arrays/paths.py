@@ -5,7 +5,7 @@ from __future__ import annotations
 import errno
 import os
 import re
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -93,3 +93,30 @@ def _advice(code: int | None) -> str:
     if code in (errno.EACCES, errno.EPERM, errno.EROFS):
         return " Choose a path that you may write to."
     return ""
+
+
+def found_below(path: Path, opens: Callable[[Path], bool], limit: int, *, hidden: bool = False) -> list[str]:
+    """Folders below `path`, relative to it, that can be opened; not what lies in those. No more than `limit` are looked at,
+    six levels down, and those whose name begins with a dot only if `hidden`."""
+    budget = [limit]
+
+    def walk(folder: Path, depth: int) -> Iterator[Path]:
+        try:
+            entries = [entry.name for entry in os.scandir(folder) if entry.is_dir()]
+        except OSError:
+            return
+        for name in sorted(name for name in entries if hidden or not name.startswith(".")):
+            budget[0] -= 1
+            if budget[0] < 0:
+                return
+            child = folder / name
+            try:
+                found = opens(child)
+            except (ArrayError, StoreError, OSError):
+                continue
+            if found:
+                yield child
+            elif depth:
+                yield from walk(child, depth - 1)
+
+    return [found.relative_to(path).as_posix() for found in walk(path, 6)]

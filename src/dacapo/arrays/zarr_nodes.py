@@ -11,7 +11,7 @@ from typing import Any
 
 import numpy as np
 
-from dacapo.arrays.paths import write_failure
+from dacapo.arrays.paths import found_below, write_failure
 from dacapo.errors import ArrayError, StoreError
 
 
@@ -89,7 +89,12 @@ def storage_of(node: Node) -> Storage:
 
 def arrays_below(path: Path, limit: int = 200) -> list[str]:
     """Paths below `path` that can be opened: arrays, and multiscale groups without their levels."""
-    return [found.relative_to(path).as_posix() for found in _walk(path, depth=6, budget=[limit])]
+
+    def opens(folder: Path) -> bool:
+        node = read_node(folder)
+        return node is not None and (node.is_array or bool(node.multiscales))
+
+    return found_below(path, opens, limit)
 
 
 def ancestors(path: Path) -> Iterator[Node]:
@@ -121,26 +126,6 @@ def group_files(version: int, attributes: dict[str, Any]) -> dict[str, dict[str,
     if version == 3:
         return {"zarr.json": {"zarr_format": 3, "node_type": "group", "attributes": attributes}}
     return {".zattrs": attributes, ".zgroup": {"zarr_format": 2}}
-
-
-def _walk(path: Path, depth: int, budget: list[int]) -> Iterator[Path]:
-    try:
-        children = sorted(entry.name for entry in os.scandir(path) if entry.is_dir() and not entry.name.startswith("."))
-    except OSError:
-        return
-    for name in children:
-        budget[0] -= 1
-        if budget[0] < 0:
-            return
-        child = path / name
-        try:
-            node = read_node(child)
-        except (ArrayError, StoreError):
-            continue
-        if node is not None and (node.is_array or node.multiscales):
-            yield child
-        elif depth:
-            yield from _walk(child, depth - 1, budget)
 
 
 def _read_json(path: Path) -> dict[str, Any] | None:
